@@ -1,0 +1,189 @@
+"""What an application and its agent say to each other over the local socket; ``WIRE.md`` shows the bytes.
+
+One request struct for each operation, told apart by ``op``; one reply struct for each kind of answer, told apart by
+``kind``. The HTTP door carries the same structs as JSON, with the operation in the path.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from protocol.decisions import Decision, LimitState
+from protocol.events import Outcome, Subject, UsageSource
+from protocol.ids import Key, ModelName, Tags
+from protocol.instants import InstantMs
+from protocol.units import QUANTITY_MAX, Amounts
+
+RequestId = Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
+DeadlineMs = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
+TtlMs = Annotated[int, msgspec.Meta(ge=1_000, le=24 * 3_600_000)]
+
+DEADLINE_MS = 2_000
+"""How long a call may wait, unless it says otherwise, for a first lease or for returns."""
+
+RESERVATION_TTL_MS = 600_000
+"""How long a reservation lives unless it says otherwise: the longest calls of today's models, and some."""
+
+
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Who is about to use what: the part that every operation on usage shares."""
+
+    customer: Key
+    feature: Key
+    subject: Subject = Subject()
+    tags: Tags = {}
+    model: ModelName | None = None
+
+
+class _Request(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="op", tag=str.lower, kw_only=True
+):
+    id: RequestId = 0
+
+
+class Check(_Request):
+    """May this call go ahead? Holds nothing. ``amounts`` are what it would use; one request is understood."""
+
+    call: Call
+    amounts: Amounts = {}
+    deadline_ms: DeadlineMs = DEADLINE_MS
+    breakdown: bool = False
+
+
+class Reserve(_Request):
+    """Hold ``amounts`` for a call in flight, if every limit on its path has room. Repeating it changes nothing."""
+
+    reservation: Key
+    call: Call
+    amounts: Amounts = {}
+    ttl_ms: TtlMs = RESERVATION_TTL_MS
+    deadline_ms: DeadlineMs = DEADLINE_MS
+    breakdown: bool = False
+
+
+class Extend(_Request):
+    """Hold so that ``amounts`` are held in all (a stream asks for its next slice). Saying the total makes repeats harmless."""
+
+    reservation: Key
+    amounts: Amounts
+    ttl_ms: TtlMs = RESERVATION_TTL_MS
+    deadline_ms: DeadlineMs = 0
+
+
+class Settle(_Request):
+    """What a reservation really used. ``call`` lets an agent that lost its memory in a crash account for it all the same."""
+
+    reservation: Key
+    amounts: Amounts = {}
+    tokens: Amounts = {}
+    usage_source: UsageSource = UsageSource.PROVIDER
+    outcome: Outcome = Outcome.COMPLETE
+    model: ModelName | None = None
+    provider: Key | None = None
+    call: Call | None = None
+
+
+class Release(_Request):
+    """The call did not happen: give back all that is held."""
+
+    reservation: Key
+
+
+class Record(_Request):
+    """Usage that nobody reserved. It is counted whether or not it fits: it has already happened."""
+
+    event: Key
+    call: Call
+    amounts: Amounts = {}
+    tokens: Amounts = {}
+    at_ms: InstantMs | None = None
+    usage_source: UsageSource = UsageSource.PROVIDER
+    outcome: Outcome = Outcome.COMPLETE
+    provider: Key | None = None
+
+
+class Usage(_Request):
+    """How the limits of a customer stand: for a widget that shows what is left."""
+
+    customer: Key
+    feature: Key | None = None
+    user: Key | None = None
+    deadline_ms: DeadlineMs = DEADLINE_MS
+
+
+class Status(_Request):
+    """How the agent itself is."""
+
+
+Request = Check | Reserve | Extend | Settle | Release | Record | Usage | Status
+
+
+class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="recorded"):
+    """It is on disk and will be counted exactly once.
+
+    Attributes:
+        event: identity of the usage event; absent for a release, which leaves none.
+        amounts: what was counted, by meter.
+        duplicate: it had been said before, in the same words; nothing changed.
+        corrects: the event that this one corrects, where other words had been said before.
+    """
+
+    id: int = 0
+    event: str | None = None
+    amounts: dict[str, int] = {}
+    duplicate: bool = False
+    corrects: str | None = None
+
+
+class UsageReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="usage"):
+    """How the limits of a customer stand as far as this agent knows."""
+
+    id: int = 0
+    customer: str
+    plan: str
+    status: str
+    policy_version: int
+    staleness_ms: int
+    features: dict[str, bool | int | str | None]
+    limits: tuple[LimitState, ...]
+
+
+class StatusReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="status"):
+    """How the agent is: who it is, what it holds, and whether the control plane hears it."""
+
+    id: int = 0
+    agent: str
+    version: str
+    journal: str
+    boot: int
+    state: str
+    uptime_ms: int
+    control_plane: dict[str, bool | int | str | None]
+    customers: int
+    leases: int
+    reservations: int
+    outbox_events: int
+    oldest_unsent_ms: int
+    connections: int
+    counters: dict[str, int]
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was wrong with a request: a stable ``code``, a sentence, and the field that it is about."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="error"):
+    """The request could not be understood or carried out. ``retry``: the same request under the same id may succeed."""
+
+    id: int = 0
+    error: Problem
+    retry: bool = False
+
+
+Reply = Decision | Recorded | UsageReport | StatusReport | ErrorReply

@@ -1,0 +1,164 @@
+"""What an agent and the control plane say to each other over HTTPS: enrol, one cumulative sync, one hanging watch.
+
+Everything in a sync is cumulative or idempotent, so a lost answer is cured by sending the same or a newer body.
+Durations, never absolute times, between machines: an agent counts them from the moment it asked.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from protocol.entitlements import Entitlement
+from protocol.events import EventBatch, Subject
+from protocol.ids import Key
+from protocol.leases import Counter, Denial, Grant, LeaseReport, Recall, Renewal, ScopeValue
+from protocol.units import Amounts, Quantity
+
+SYNC_PATH = "/v1/agents/sync"
+WATCH_PATH = "/v1/agents/watch"
+ENROLL_PATH = "/v1/agents/enroll"
+MSGPACK = "application/msgpack"
+
+SYNC_BYTES_MAX = 8 * 1024 * 1024
+ASKS_MAX = 2_000
+LEASES_MAX = 20_000
+BATCHES_MAX = 64
+WATCH_WAIT_MS_MAX = 50_000
+
+Secret = Annotated[str, msgspec.Meta(min_length=8, max_length=200)]
+
+
+class EnrollRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Trade a join token for an identity of one's own (JSON)."""
+
+    join_token: Secret
+    name: Key
+
+
+class EnrollReply(msgspec.Struct, frozen=True):
+    """The agent's identity and its token; the token is shown this once and stored only as a hash."""
+
+    agent: Key
+    token: Secret
+
+
+class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Please lend more of one allowance.
+
+    Attributes:
+        lease: the id that the lease shall have; asking again under it grants at most once.
+        need: the least that helps: what waiting calls lack. 0 asks ahead of need.
+        demand_per_min: how fast calls here have been reserving lately.
+        typical: what one call reserves, for telling when leases must degenerate to one per call.
+    """
+
+    lease: Key
+    counter: Counter
+    scope_value: ScopeValue
+    need: Quantity
+    demand_per_min: Quantity = 0
+    typical: Quantity = 0
+
+
+class FirstCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The shape of a call by a customer not seen here before: lend what it needs of every limit on its path.
+
+    The leases take the ids ``<leases>.0``, ``<leases>.1``, ... in the order of the entitlement's limits.
+    """
+
+    leases: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z")]
+    feature: Key
+    subject: Subject
+    amounts: Amounts
+
+
+class CustomerSync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an agent wants to know or to have of one customer. ``version``: the entitlement it holds, 0 for none."""
+
+    customer: Key
+    version: Annotated[int, msgspec.Meta(ge=0)] = 0
+    first_calls: Annotated[tuple[FirstCall, ...], msgspec.Meta(max_length=ASKS_MAX)] = ()
+    asks: Annotated[tuple[Ask, ...], msgspec.Meta(max_length=ASKS_MAX)] = ()
+
+
+class SyncRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One exchange (msgpack).
+
+    Attributes:
+        journal: random id made when the journal was created; ``boot`` counts its starts; ``nonce`` is new at each
+            start. Together with the token's agent they are the incarnation.
+        snapshot: ``leases`` lists every lease in the journal; sent in the first sync after a start. Leases of this
+            journal granted to an earlier boot and not listed were never used and are closed as unused.
+        stopping: the agent is draining; grant it nothing.
+    """
+
+    journal: Key
+    boot: Annotated[int, msgspec.Meta(ge=1)]
+    nonce: Key
+    customers: Annotated[tuple[CustomerSync, ...], msgspec.Meta(max_length=LEASES_MAX)] = ()
+    leases: Annotated[tuple[LeaseReport, ...], msgspec.Meta(max_length=LEASES_MAX)] = ()
+    batches: Annotated[tuple[EventBatch, ...], msgspec.Meta(max_length=BATCHES_MAX)] = ()
+    snapshot: bool = False
+    stopping: bool = False
+
+
+class HighWater(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All events of a boot up to and including ``seq`` are in the ledger (or kept as conflicts): forget them."""
+
+    boot: int
+    seq: int
+
+
+class EventProblem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An event that was not simply accepted: ``duplicate``, ``conflict``, ``unknown_customer``, ``corrupt`` ..."""
+
+    boot: int
+    seq: int
+    event: str
+    code: str
+    message: str
+
+
+class SyncReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The answer (msgpack).
+
+    Attributes:
+        entitlements: of customers named in the request whose version is newer than the one the agent holds.
+        unknown_customers: named in the request, known to nobody.
+        renewed, recalls: of leases that the request reported as open.
+        closed: leases that the control plane has closed, or had: forget them.
+        unknown_leases: reported, but not this agent's: use nothing of them.
+    """
+
+    high_water: tuple[HighWater, ...] = ()
+    event_problems: tuple[EventProblem, ...] = ()
+    entitlements: tuple[Entitlement, ...] = ()
+    unknown_customers: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    denials: tuple[Denial, ...] = ()
+    renewed: tuple[Renewal, ...] = ()
+    recalls: tuple[Recall, ...] = ()
+    closed: tuple[str, ...] = ()
+    unknown_leases: tuple[str, ...] = ()
+
+
+class WatchReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something may have changed: look again at these customers (msgpack).
+
+    Attributes:
+        cursor: to be sent with the next watch; ``GET /v1/agents/watch?cursor=N&wait_ms=M``. A first watch sends -1 and
+            is answered at once.
+        customers: whose entitlement changed since the cursor.
+        recall: leases of this agent are wanted back; sync now to learn which.
+        returned: capacity came back to these customers' allowances; calls that wait for some may ask again.
+        reset: the cursor is unknown (too old); treat every customer as changed.
+    """
+
+    cursor: int
+    customers: tuple[Key, ...] = ()
+    recall: bool = False
+    returned: tuple[Key, ...] = ()
+    reset: bool = False
+
