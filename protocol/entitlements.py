@@ -14,6 +14,7 @@ from protocol.windows import WindowKind
 
 LIMITS_MAX = 64
 FEATURES_MAX = 256
+CATALOG_METERS_MAX = 256
 
 
 class FeatureKind(StrEnum):
@@ -107,6 +108,8 @@ class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         plan: the plan and version it came from, as ``pro@3``; empty without a subscription.
+        meters: every meter that the catalog knows; a call that names another is refused, so that a misspelt meter
+            never passes a limit unseen.
         ends_in_ms: for how long it holds by itself (the end of a trial or of a cancelled period), counted from the
             moment the agent asked; ``None`` if it does not end.
     """
@@ -117,6 +120,7 @@ class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan: str = ""
     features: Annotated[tuple[Feature, ...], msgspec.Meta(max_length=FEATURES_MAX)] = ()
     limits: Annotated[tuple[Limit, ...], msgspec.Meta(max_length=LIMITS_MAX)] = ()
+    meters: Annotated[tuple[Key, ...], msgspec.Meta(max_length=CATALOG_METERS_MAX)] = ()
     ends_in_ms: int | None = None
 
 

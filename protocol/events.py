@@ -9,7 +9,6 @@ import msgspec
 
 from protocol.ids import Key, ModelName, Tags
 from protocol.instants import InstantMs
-
 from protocol.units import Quantity, SignedAmounts
 
 BATCH_EVENTS_MAX = 5_000

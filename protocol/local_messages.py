@@ -38,12 +38,18 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class _Request(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="op", tag=str.lower, kw_only=True
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="op",
+    tag=str.lower,
+    kw_only=True,
 ):
     id: RequestId = 0
 
 
-class Check(_Request):
+class Check(_Request, frozen=True):
     """May this call go ahead? Holds nothing. ``amounts`` are what it would use; one request is understood."""
 
     call: Call
@@ -52,7 +58,7 @@ class Check(_Request):
     breakdown: bool = False
 
 
-class Reserve(_Request):
+class Reserve(_Request, frozen=True):
     """Hold ``amounts`` for a call in flight, if every limit on its path has room. Repeating it changes nothing."""
 
     reservation: Key
@@ -63,8 +69,11 @@ class Reserve(_Request):
     breakdown: bool = False
 
 
-class Extend(_Request):
-    """Hold so that ``amounts`` are held in all (a stream asks for its next slice). Saying the total makes repeats harmless."""
+class Extend(_Request, frozen=True):
+    """Hold so that ``amounts`` are held in all (a stream asks for its next slice).
+
+    Saying the total, not the step, makes repeats harmless.
+    """
 
     reservation: Key
     amounts: Amounts
@@ -72,8 +81,11 @@ class Extend(_Request):
     deadline_ms: DeadlineMs = 0
 
 
-class Settle(_Request):
-    """What a reservation really used. ``call`` lets an agent that lost its memory in a crash account for it all the same."""
+class Settle(_Request, frozen=True):
+    """What a reservation really used.
+
+    ``call`` lets an agent that lost its memory in a crash account for it all the same.
+    """
 
     reservation: Key
     amounts: Amounts = {}
@@ -85,13 +97,13 @@ class Settle(_Request):
     call: Call | None = None
 
 
-class Release(_Request):
+class Release(_Request, frozen=True):
     """The call did not happen: give back all that is held."""
 
     reservation: Key
 
 
-class Record(_Request):
+class Record(_Request, frozen=True):
     """Usage that nobody reserved. It is counted whether or not it fits: it has already happened."""
 
     event: Key
@@ -104,7 +116,7 @@ class Record(_Request):
     provider: Key | None = None
 
 
-class Usage(_Request):
+class Usage(_Request, frozen=True):
     """How the limits of a customer stand: for a widget that shows what is left."""
 
     customer: Key
@@ -113,7 +125,7 @@ class Usage(_Request):
     deadline_ms: DeadlineMs = DEADLINE_MS
 
 
-class Status(_Request):
+class Status(_Request, frozen=True):
     """How the agent itself is."""
 
 

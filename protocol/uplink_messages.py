@@ -161,4 +161,3 @@ class WatchReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recall: bool = False
     returned: tuple[Key, ...] = ()
     reset: bool = False
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Violation(Exception):
+class Violation(Exception):  # noqa: N818 - the word of the design; it is said of a peer, not of us
     """The peer sent something it may not send. It is the peer's fault, never ours.
 
     Args:

@@ -1,4 +1,4 @@
-"""Windows: half-open spans of time computed from instants. Nothing ever resets a counter; a new window is a new counter.
+"""Windows: half-open spans of time, computed from instants. Nothing resets a counter; a new window is a new one.
 
 The control plane names the window of every lease; an agent's clock never chooses a month.
 """
