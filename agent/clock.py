@@ -1,0 +1,25 @@
+"""The only place of the agent that reads clocks and draws randomness."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class SystemClock:
+    """Real time. Leases are counted on a clock that also runs while the machine is suspended."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970, for showing and for dating events; never for safety."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since some fixed moment of this boot of the machine."""
+        return time.clock_gettime_ns(_BOOTTIME) // 1_000_000
+
+
+def random_id() -> str:
+    """96 random bits as text."""
+    return secrets.token_hex(12)

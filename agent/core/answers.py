@@ -1,0 +1,200 @@
+"""Decisions in words and numbers: what an answer says of the limits on its path. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.core.decide import Path, Refused, Step
+from protocol.decisions import Code, Decision, LimitState, Reservation, Verdict
+from protocol.entitlements import Entitlement, Limit, LimitEnd
+from protocol.units import OUTPUT_TOKENS
+
+MESSAGES = {
+    Code.OK: "Allowed.",
+    Code.FEATURE_NOT_FOUND: "The plan of this customer has no feature of this name; check the spelling or the plan.",
+    Code.FEATURE_UNAVAILABLE: "The plan of this customer does not include this feature; upgrade the plan to use it.",
+    Code.CUSTOMER_NOT_FOUND: "There is no such customer; create it in the control plane first.",
+    Code.CUSTOMER_ARCHIVED: "This customer has been archived.",
+    Code.NO_ACTIVE_SUBSCRIPTION: "This customer has no active subscription; subscribe it to a plan.",
+    Code.SUBSCRIPTION_PAUSED: "The subscription of this customer is paused; resume it to go on.",
+}
+
+
+def limit_state(step: Step, now_ms: int, granted: bool) -> LimitState:
+    """How one counted limit stands, as far as this agent knows."""
+    limit, allowance = step.limit, step.allowance
+    usage = allowance.used(now_ms)
+    current = allowance.window_ends_at_ms > now_ms
+    assert limit.amount is not None
+    return LimitState(
+        limit=limit.key,
+        meter=limit.meter,
+        window=limit.window.value,
+        granted=granted,
+        amount=limit.amount,
+        usage=usage,
+        remaining=max(0, limit.amount - usage),
+        scope=limit.scope.value,
+        scope_value=allowance.scope_value,
+        resets_at=allowance.resets_at if current else None,
+        resets_in_ms=allowance.window_ends_at_ms - now_ms if current else None,
+    )
+
+
+def bound_state(limit: Limit, asked: int) -> LimitState:
+    """How a limit on each single call stands."""
+    return LimitState(
+        limit=limit.key,
+        meter=limit.meter,
+        window=limit.window.value,
+        granted=limit.amount is None or asked <= limit.amount,
+        amount=limit.amount,
+        remaining=limit.amount,
+    )
+
+
+def allowed(
+    entitlement: Entitlement,
+    path: Path,
+    feature: str,
+    now_ms: int,
+    staleness_ms: int,
+    *,
+    reservation: Reservation | None,
+    breakdown: bool,
+    meters: Mapping[str, int],
+) -> Decision:
+    """Allow, naming the limit with the least left (by its share of the amount)."""
+    tightest, least, usage = None, 2.0, 0
+    soft, fallback, payable = False, False, None
+    for step in path.steps:
+        limit, allowance = step.limit, step.allowance
+        used = allowance.used(now_ms)
+        amount = limit.amount or 0
+        share = (amount - used) / amount if amount else 0.0
+        if share < least:
+            tightest, least, usage = step, share, used
+        soft = soft or (limit.at_end is LimitEnd.OVERAGE and used > amount)
+        fallback = fallback or any(lease.expires_at_ms <= now_ms for lease in allowance.leases)
+        if step.meter == OUTPUT_TOKENS:
+            free = allowance.free(now_ms, drain=step.drain) + (meters[OUTPUT_TOKENS] if reservation else 0)
+            payable = free if payable is None else min(payable, free)
+    code = Code.SOFT_LIMIT_EXCEEDED if soft else Code.OK
+    message = "Allowed beyond the limit, as overage that the plan permits." if soft else MESSAGES[Code.OK]
+    if tightest is None:
+        return Decision(
+            decision=Verdict.ALLOW,
+            has_access=True,
+            code=code,
+            message=message,
+            feature=feature,
+            reservation=reservation,
+            plan=entitlement.plan,
+            policy_version=entitlement.version,
+            staleness_ms=staleness_ms,
+        )
+    allowance = tightest.allowance
+    limit_amount = tightest.limit.amount or 0
+    current = allowance.window_ends_at_ms > now_ms
+    return Decision(
+        decision=Verdict.ALLOW,
+        has_access=True,
+        code=code,
+        message=message,
+        feature=feature,
+        limiting=tightest.limit.key,
+        amount=limit_amount,
+        usage=usage,
+        remaining=max(0, limit_amount - usage),
+        resets_at=allowance.resets_at if current else None,
+        resets_in_ms=allowance.window_ends_at_ms - now_ms if current else None,
+        reservation=reservation,
+        max_output_tokens=payable,
+        plan=entitlement.plan,
+        policy_version=entitlement.version,
+        staleness_ms=staleness_ms,
+        is_fallback=fallback,
+        breakdown=tuple(limit_state(step, now_ms, granted=True) for step in path.steps) if breakdown else (),
+    )
+
+
+def not_entitled(code: Code, feature: str, entitlement: Entitlement | None, staleness_ms: int) -> Decision:
+    """Block for a reason that is not a matter of limits."""
+    return Decision(
+        decision=Verdict.BLOCK,
+        has_access=False,
+        code=code,
+        message=MESSAGES[code],
+        feature=feature,
+        plan=entitlement.plan if entitlement else "",
+        policy_version=entitlement.version if entitlement else 0,
+        staleness_ms=staleness_ms,
+    )
+
+
+def refused(
+    entitlement: Entitlement,
+    path: Path,
+    why: Refused,
+    meters: Mapping[str, int],
+    feature: str,
+    now_ms: int,
+    staleness_ms: int,
+) -> Decision:
+    """Throttle or block, naming the limit that decided, how it stands and when it resets."""
+    breakdown = tuple(
+        [limit_state(step, now_ms, granted=step is not why.step) for step in path.steps]
+        + [bound_state(limit, meters[limit.meter]) for limit in path.bounds if limit.window.value == "request"]
+    )
+    limit, asked = why.limit, meters[why.limit.meter]
+    state = limit_state(why.step, now_ms, granted=False) if why.step else bound_state(limit, asked)
+    throttle = why.code is Code.RATE_LIMITED
+    return Decision(
+        decision=Verdict.THROTTLE if throttle else Verdict.BLOCK,
+        has_access=False,
+        code=why.code,
+        message=_sentence(why, state, asked),
+        feature=feature,
+        limiting=limit.key,
+        amount=limit.amount,
+        usage=state.usage,
+        remaining=state.remaining,
+        resets_at=state.resets_at,
+        resets_in_ms=state.resets_in_ms,
+        retry_after_ms=state.resets_in_ms if throttle else None,
+        plan=entitlement.plan,
+        policy_version=entitlement.version,
+        staleness_ms=staleness_ms,
+        breakdown=breakdown,
+    )
+
+
+def undecided(
+    entitlement: Entitlement | None, feature: str, why: str, limiting: str | None, retry_ms: int, staleness_ms: int
+) -> Decision:
+    """Block because nobody can tell: nothing leased here, and the control plane or the disk out of reach."""
+    return Decision(
+        decision=Verdict.BLOCK,
+        has_access=False,
+        code=Code.LEASE_UNAVAILABLE,
+        message=why,
+        feature=feature,
+        limiting=limiting,
+        retry_after_ms=retry_ms,
+        plan=entitlement.plan if entitlement else "",
+        policy_version=entitlement.version if entitlement else 0,
+        staleness_ms=staleness_ms,
+    )
+
+
+def _sentence(why: Refused, state: LimitState, asked: int) -> str:
+    limit = why.limit
+    of_whom = f" of {state.scope} {state.scope_value!r}" if state.scope_value else ""
+    if why.code is Code.REQUESTED_USAGE_EXCEEDS_LIMIT:
+        return (
+            f"This call asks for {asked} {limit.meter}; limit {limit.key!r}{of_whom} allows at most {limit.ceiling}"
+            f" a {limit.window.value}. Ask for less, or upgrade the plan."
+        )
+    until = f"; it resets at {state.resets_at}" if state.resets_at else ""
+    stand = f"has {state.remaining} of {limit.amount} {limit.meter} left, this call needs {asked}"
+    return f"Limit {limit.key!r}{of_whom} {stand}{until}."

@@ -1,0 +1,171 @@
+"""All of the agent's state, in one place with one owner (``main``); only plain functions touch it, so no lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.core.budget import Allowance, AllowanceKey, Lease
+from agent.core.decide import Path, path_of
+from agent.core.pending import Group, Pending
+from agent.core.reservations import EndedBook, ReservationBook
+from protocol.entitlements import Entitlement, Feature
+from protocol.local_messages import Call, Reply
+from protocol.uplink_messages import FirstCall
+
+PARKED_MAX = 20_000
+PATHS_MAX = 1_024
+UNKNOWN_MS = 5_000
+"""For how long "no such customer" is believed before the control plane is asked again."""
+
+Attempt = Callable[[bool], Reply | None]
+"""Try an operation (again). The argument says whether it must answer now; ``None`` means that it still waits."""
+
+
+@dataclass(slots=True)
+class Parked:
+    """A call that waits for a lease, for the journal or for returns, within its own deadline."""
+
+    attempt: Attempt
+    answer: Callable[[Reply], None]
+    deadline_ms: int
+
+
+@dataclass(slots=True)
+class Customer:
+    """What this agent knows of one customer.
+
+    Attributes:
+        entitlement: ``None`` until the control plane (or the journal) has said one.
+        unknown_until_ms: the control plane said that there is no such customer; believed until then.
+        first_call: the call that waits for the first lease, as it will be asked; ``None`` when none does.
+        paths: limits on the path by (feature, user, meters), for this version of the entitlement.
+    """
+
+    name: str
+    entitlement: Entitlement | None = None
+    features: dict[str, Feature] = field(default_factory=dict)
+    meters: frozenset[str] = frozenset()
+    ends_at_ms: int | None = None
+    unknown_until_ms: int = 0
+    first_call: FirstCall | None = None
+    parked: list[Parked] = field(default_factory=list)
+    paths: dict[tuple[str, str | None, tuple[str, ...]], Path] = field(default_factory=dict)
+    last_used_ms: int = 0
+
+    def entitle(self, entitlement: Entitlement, asked_at_ms: int) -> None:
+        """Take a newer entitlement; the newest version wins."""
+        self.entitlement = entitlement
+        self.features = {feature.key: feature for feature in entitlement.features}
+        self.meters = frozenset(entitlement.meters)
+        self.ends_at_ms = None if entitlement.ends_in_ms is None else asked_at_ms + entitlement.ends_in_ms
+        self.unknown_until_ms = 0
+        self.paths.clear()
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start, for ``status``."""
+
+    allowed: int = 0
+    throttled: int = 0
+    blocked: int = 0
+    reserved: int = 0
+    settled: int = 0
+    released: int = 0
+    recorded: int = 0
+    expired: int = 0
+    refused_input: int = 0
+    waited: int = 0
+    syncs: int = 0
+    sync_failures: int = 0
+    commits: int = 0
+    commit_failures: int = 0
+    events_written: int = 0
+    events_confirmed: int = 0
+    event_problems: int = 0
+
+
+@dataclass(slots=True)
+class Books:
+    """Everything the agent holds in memory.
+
+    Attributes:
+        asking: allowances of which more shall be asked in the next sync.
+        look_again: customers whose entitlement may have changed.
+        report_all: the next sync must list every lease (a recall, or the first of this boot).
+        wake_sync, wake_writer: set by ``main``: something is to be sent, something is to be written.
+        uplink_down: the last exchange failed; nobody is kept waiting for the control plane meanwhile.
+        refusing: why nothing may be allowed at all (revoked, draining), or ``""``.
+    """
+
+    agent: str
+    journal: str
+    boot: int
+    nonce: str
+    customers: dict[str, Customer] = field(default_factory=dict)
+    allowances: dict[AllowanceKey, Allowance] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    reservations: ReservationBook = field(default_factory=ReservationBook)
+    ended: EndedBook = field(default_factory=EndedBook)
+    pending: Pending = field(default_factory=Pending)
+    counters: Counters = field(default_factory=Counters)
+    asking: dict[AllowanceKey, None] = field(default_factory=dict)
+    look_again: set[str] = field(default_factory=set)
+    waiting_for_disk: set[str] = field(default_factory=set)
+    parked: int = 0
+    report_all: bool = True
+    confirmed_at_ms: int = 0
+    uplink_down: bool = False
+    refusing: str = ""
+    lease_serial: int = 0
+    wake_sync: Callable[[], None] = lambda: None
+    wake_writer: Callable[[], None] = lambda: None
+
+    def customer(self, name: str) -> Customer:
+        """The entry of this customer, made when it is not there."""
+        found = self.customers.get(name)
+        if found is None:
+            found = self.customers[name] = Customer(name)
+        return found
+
+    def allowance(self, key: AllowanceKey, now_ms: int) -> Allowance:
+        """The entry of this counter, made when it is not there."""
+        found = self.allowances.get(key)
+        if found is None:
+            found = self.allowances[key] = Allowance(key, now_ms)
+        return found
+
+    def new_lease_id(self) -> str:
+        """An id that no other journal, boot or ask has ever used."""
+        self.lease_serial += 1
+        return f"{self.journal}-{self.boot}-{self.lease_serial}"
+
+    def path(self, customer: Customer, call: Call, meters: dict[str, int], now_ms: int) -> Path:
+        """The limits that a call touches; looked up once for each shape of call."""
+        shape = (call.feature, call.subject.user, tuple(meters))
+        path = customer.paths.get(shape)
+        if path is None:
+            assert customer.entitlement is not None
+            if len(customer.paths) >= PATHS_MAX:
+                customer.paths.clear()
+            path = customer.paths[shape] = path_of(
+                customer.entitlement, call.feature, call.subject.user, meters, lambda key: self.allowance(key, now_ms)
+            )
+        return path
+
+    def watermark_step(self, lease: Lease) -> int:
+        """How far the journal runs ahead of use: a second of demand, and a few calls. A crash charges at most this."""
+        allowance = self.allowances.get(lease.key)
+        if allowance is None:
+            return 0
+        return max(1, allowance.demand_per_min // 60, 4 * allowance.typical, allowance.awaited)
+
+    def gather(self) -> Group:
+        """Take out what the next commit writes."""
+        group = self.pending.gather(self.watermark_step)
+        for row in group.rows:
+            allowance = self.allowances.get(row.lease.key)
+            if allowance is not None:
+                allowance.awaited = 0
+        return group

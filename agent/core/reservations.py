@@ -1,0 +1,139 @@
+"""Reservations: what calls in flight hold, and what the ended ones said, so that a repeat changes nothing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from agent.core.budget import AllowanceKey, Lease
+from protocol.local_messages import Call
+
+ENDED_MAX = 50_000
+"""How many ended calls are remembered here; what is forgotten, the ledger still knows by its id."""
+
+
+@dataclass(slots=True)
+class Line:
+    """One limit that a call touches: its meter, whose counter, and the holds on leases that pay for it."""
+
+    meter: str
+    allowance: AllowanceKey
+    drain: bool
+    holds: list[tuple[Lease, int]] = field(default_factory=list)
+
+    @property
+    def held(self) -> int:
+        """How much is held in all."""
+        return sum([amount for _, amount in self.holds])
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What is held for one call in flight. It ends exactly once: by settle, release or expiry.
+
+    Attributes:
+        asked: the amounts as first asked for, by which a repeated ``reserve`` is recognised.
+        amounts: what is held now, by meter, extensions included.
+        expires_at_ms: on the monotonic clock.
+        journaled: its row is on disk or on its way there, so that its end must delete it.
+    """
+
+    id: str
+    call: Call
+    asked: dict[str, int]
+    amounts: dict[str, int]
+    lines: list[Line]
+    expires_at_ms: int
+    version: int
+    journaled: bool = False
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a call ended.
+
+    Attributes:
+        event: the usage event that says so; ``None`` for a release.
+        amounts, tokens: what is counted by now, corrections included.
+        said: for each body that was said, by digest: the event it made, and what that event corrects.
+        durable: whether all of it is on disk.
+    """
+
+    event: str | None
+    amounts: dict[str, int]
+    tokens: dict[str, int]
+    call: Call
+    said: dict[bytes, tuple[str, str | None]] = field(default_factory=dict)
+    durable: bool = False
+
+
+class EndedBook:
+    """The last calls that ended, oldest forgotten first.
+
+    Reservations go by their id; recorded events by ``customer/event`` (no id holds a slash).
+    """
+
+    def __init__(self, size_max: int = ENDED_MAX) -> None:
+        self._book: OrderedDict[str, Ended] = OrderedDict()
+        self._size_max = size_max
+
+    def get(self, key: str) -> Ended | None:
+        """How this one ended, if it is still remembered."""
+        return self._book.get(key)
+
+    def put(self, key: str, ended: Ended) -> None:
+        """Remember it."""
+        self._book[key] = ended
+        if len(self._book) > self._size_max:
+            self._book.popitem(last=False)
+
+
+class ReservationBook:
+    """Calls in flight by id, and by the second in which they run out."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Reservation] = {}
+        self._by_second: dict[int, set[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Reservation]:
+        return iter(self._open.values())
+
+    def get(self, reservation: str) -> Reservation | None:
+        """The call in flight under this id."""
+        return self._open.get(reservation)
+
+    def put(self, reservation: Reservation) -> None:
+        """Enter it."""
+        self._open[reservation.id] = reservation
+        self._by_second.setdefault(reservation.expires_at_ms // 1_000, set()).add(reservation.id)
+
+    def pop(self, reservation: str) -> Reservation | None:
+        """Take it out: it ends."""
+        found = self._open.pop(reservation, None)
+        if found is not None:
+            second = found.expires_at_ms // 1_000
+            same_second = self._by_second[second]
+            same_second.discard(reservation)
+            if not same_second:
+                del self._by_second[second]
+        return found
+
+    def prolong(self, reservation: Reservation, expires_at_ms: int) -> None:
+        """It runs out later."""
+        self.pop(reservation.id)
+        reservation.expires_at_ms = max(reservation.expires_at_ms, expires_at_ms)
+        self.put(reservation)
+
+    def expired(self, now_ms: int) -> list[Reservation]:
+        """Those whose life is over."""
+        over = [second for second in self._by_second if second * 1_000 <= now_ms]
+        return [
+            self._open[found]
+            for second in over
+            for found in self._by_second[second]
+            if self._open[found].expires_at_ms <= now_ms
+        ]

@@ -1,0 +1,18 @@
+"""What the agent does, one verb a file. Plain functions on the books: no await, so nothing comes in between.
+
+admit               the way in that check, reserve and extend share
+check               may this call go ahead?
+reserve             hold it
+extend              hold more of it
+settle              what it really used
+release             it did not happen
+record              usage that nobody had reserved
+expire              calls in flight whose life is over
+report_usage        how the limits of a customer stand
+report_status       how the agent is
+park                calls that wait, and when they are tried again
+compose_sync        what to say to the control plane
+adopt_sync          what the control plane answered
+give_back           leases that go home
+restore             memory from the journal, at the start
+"""

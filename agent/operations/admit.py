@@ -1,0 +1,134 @@
+"""The way in that check, reserve and extend share: is there room on the whole path, and if not, what is missing?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.core import answers
+from agent.core.books import Books, Customer
+from agent.core.budget import Allowance
+from agent.core.decide import Path, Refused, Wait, decide, feature_refusal, refusal_code, too_big
+from protocol.decisions import Code, Decision
+from protocol.entitlements import Entitlement
+from protocol.local_messages import Call
+from protocol.uplink_messages import FirstCall
+from protocol.violations import Violation
+
+RETRY_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Every limit on the path has room for ``meters``; take in the same breath."""
+
+    customer: Customer
+    entitlement: Entitlement
+    path: Path
+
+
+def admit(
+    books: Books, call: Call, meters: dict[str, int], now_ms: int, *, last: bool, sized: dict[str, int] | None = None
+) -> Admitted | Decision | None:
+    """Look for room on every limit that the call touches.
+
+    Args:
+        meters: what must fit, by meter.
+        last: answer now; the caller waits no longer.
+        sized: what single-call bounds are measured against, when that is more than what must fit (an extension).
+
+    Returns:
+        ``None`` when it must wait: a lease or a higher watermark has been asked for.
+
+    Raises:
+        Violation: a meter that the catalog does not know.
+    """
+    staleness_ms = max(0, now_ms - books.confirmed_at_ms)
+    customer = books.customer(call.customer)
+    customer.last_used_ms = now_ms
+    entitlement = customer.entitlement
+    if books.refusing:
+        return answers.undecided(entitlement, call.feature, books.refusing, None, RETRY_MS, staleness_ms)
+    if entitlement is None:
+        return _first_sight(books, customer, call, meters, now_ms, last=last)
+    code = feature_refusal(entitlement.status, customer.features.get(call.feature))
+    if code is None and customer.ends_at_ms is not None and customer.ends_at_ms <= now_ms:
+        books.look_again.add(customer.name)
+        code = Code.NO_ACTIVE_SUBSCRIPTION
+    if code is not None:
+        return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
+    require_known_meters(customer, meters)
+    path = books.path(customer, call, meters, now_ms)
+    outcome = too_big(path, sized or meters) or decide(path, meters, entitlement.version, now_ms)
+    if isinstance(outcome, Refused):
+        return answers.refused(entitlement, path, outcome, sized or meters, call.feature, now_ms, staleness_ms)
+    if not isinstance(outcome, Wait):
+        return Admitted(customer, entitlement, path)
+    _seek(books, customer, outcome, meters, now_ms)
+    if not last and not (outcome.short and books.uplink_down):
+        return None
+    return _out_of_time(books, entitlement, path, outcome, meters, call.feature, now_ms)
+
+
+def require_known_meters(customer: Customer, meters: dict[str, int]) -> None:
+    """Raises: Violation: a meter that the catalog does not know (a misspelt one would pass every limit unseen)."""
+    if customer.meters and not customer.meters.issuperset(meters):
+        name = next(name for name in meters if name not in customer.meters)
+        raise Violation(
+            f"amounts.{name}", "is not a meter", "one of " + ", ".join(sorted(customer.meters)), code="meter_not_found"
+        )
+
+
+def seek_lease(books: Books, allowance: Allowance, need: int, now_ms: int) -> None:
+    """Ask for more of an allowance, unless an ask is under way or was just refused."""
+    allowance.backlog += need
+    if allowance.ask is None and now_ms >= allowance.denied_until_ms:
+        allowance.ask = books.new_lease_id()
+        allowance.ask_need = need
+        books.asking[allowance.key] = None
+        books.wake_sync()
+
+
+def _seek(books: Books, customer: Customer, wait: Wait, meters: dict[str, int], now_ms: int) -> None:
+    for step, lack in wait.short:
+        seek_lease(books, step.allowance, lack, now_ms)
+    for step in wait.uncovered:
+        step.allowance.awaited += meters[step.meter]
+        for lease in step.allowance.live(now_ms, drain=step.drain):
+            books.pending.touch(lease)
+        books.waiting_for_disk.add(customer.name)
+        books.pending.urgent = True
+        books.wake_writer()
+
+
+def _first_sight(
+    books: Books, customer: Customer, call: Call, meters: dict[str, int], now_ms: int, *, last: bool
+) -> Decision | None:
+    staleness_ms = max(0, now_ms - books.confirmed_at_ms)
+    if customer.unknown_until_ms > now_ms:
+        return answers.not_entitled(Code.CUSTOMER_NOT_FOUND, call.feature, None, staleness_ms)
+    if customer.first_call is None:
+        customer.first_call = FirstCall(books.new_lease_id(), call.feature, call.subject, meters)
+        books.look_again.add(customer.name)
+        books.wake_sync()
+    if not last and not books.uplink_down:
+        return None
+    why = "This customer is new to this host, and the control plane has not answered yet; try again."
+    return answers.undecided(None, call.feature, why, None, RETRY_MS, staleness_ms)
+
+
+def _out_of_time(
+    books: Books, entitlement: Entitlement, path: Path, wait: Wait, meters: dict[str, int], feature: str, now_ms: int
+) -> Decision:
+    """It has waited as long as its caller allowed: refused where the limit is known to be lent out, else undecided."""
+    staleness_ms = max(0, now_ms - books.confirmed_at_ms)
+    for step, _ in wait.short:
+        if step.allowance.denial is not None and not books.uplink_down:
+            why = Refused(refusal_code(step.limit), step.limit, step)
+            return answers.refused(entitlement, path, why, meters, feature, now_ms, staleness_ms)
+    if wait.short:
+        limiting = wait.short[0][0].limit.key
+        why_text = f"No lease on limit {limiting!r} is left here, and the control plane has not answered; try again."
+    else:
+        limiting = wait.uncovered[0].limit.key
+        why_text = "The journal on this host's disk does not keep up or is full; try again, and see `status`."
+    return answers.undecided(entitlement, feature, why_text, limiting, RETRY_MS, staleness_ms)

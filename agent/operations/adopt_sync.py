@@ -1,0 +1,124 @@
+"""What the control plane answered: entitlements, grants, denials, renewals, recalls, and what may be forgotten."""
+
+from __future__ import annotations
+
+from agent.core.books import UNKNOWN_MS, Books
+from agent.core.budget import Allowance, Lease
+from agent.operations.park import try_again
+from protocol.leases import Denial, Grant, Standing
+from protocol.uplink_messages import SyncReply, SyncRequest
+
+
+def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms: int, now_ms: int) -> None:
+    """Take the answer in, then try again whoever waits for it.
+
+    Args:
+        request: what was said; its reports count as heard.
+        asked_at_ms: when the request left. All durations in the answer count from then.
+    """
+    touched: set[str] = {named.customer for named in request.customers}
+    books.look_again -= touched
+    books.report_all = False
+    books.confirmed_at_ms = asked_at_ms
+    for report in request.leases:
+        if report.lease in books.leases:
+            books.leases[report.lease].reported = report
+    for entitlement in reply.entitlements:
+        customer = books.customer(entitlement.customer)
+        if customer.entitlement is None or entitlement.version >= customer.entitlement.version:
+            customer.entitle(entitlement, asked_at_ms)
+            books.pending.entitlements[entitlement.customer] = entitlement
+            touched.add(entitlement.customer)
+    for name in reply.unknown_customers:
+        _unknown(books, name, now_ms)
+    for grant in reply.grants:
+        _granted(books, grant, asked_at_ms, now_ms)
+        touched.add(grant.customer)
+    for denial in reply.denials:
+        _denied(books, denial, asked_at_ms, now_ms)
+        touched.add(denial.customer)
+    for named in request.customers:
+        books.customer(named.customer).first_call = None
+    _leases(books, reply, asked_at_ms)
+    for mark in reply.high_water:
+        books.pending.high_water[mark.boot] = max(mark.seq, books.pending.high_water.get(mark.boot, 0))
+    books.counters.event_problems += len(reply.event_problems)
+    if not books.pending.empty:
+        books.pending.urgent = books.pending.urgent or bool(reply.grants or reply.recalls)
+        books.wake_writer()
+    try_again(books, touched, now_ms)
+
+
+def _unknown(books: Books, name: str, now_ms: int) -> None:
+    customer = books.customer(name)
+    if customer.entitlement is None:
+        customer.unknown_until_ms = now_ms + UNKNOWN_MS
+
+
+def _granted(books: Books, grant: Grant, asked_at_ms: int, now_ms: int) -> None:
+    allowance = books.allowance((grant.customer, grant.counter, grant.scope_value), now_ms)
+    if allowance.ask == grant.lease:
+        _answered(books, allowance)
+    allowance.forget_denial()
+    allowance.stand(grant.standing, grant.window_end_ms, asked_at_ms + grant.window_left_ms)
+    if grant.lease in books.leases:
+        return  # the answer to a repeated ask: the lease is here already
+    lease = Lease(grant, asked_at_ms)
+    books.leases[lease.id] = lease
+    allowance.leases.append(lease)
+    allowance.granted_last = grant.amount
+    allowance.last_debit_ms = now_ms
+    books.pending.touch(lease)
+    books.waiting_for_disk.add(grant.customer)
+
+
+def _denied(books: Books, denial: Denial, asked_at_ms: int, now_ms: int) -> None:
+    allowance = books.allowance((denial.customer, denial.counter, denial.scope_value), now_ms)
+    if allowance.ask == denial.lease:
+        _answered(books, allowance)
+    allowance.deny(denial, now_ms, asked_at_ms)
+
+
+def _answered(books: Books, allowance: Allowance) -> None:
+    allowance.ask = None
+    books.asking.pop(allowance.key, None)
+
+
+def _leases(books: Books, reply: SyncReply, asked_at_ms: int) -> None:
+    for renewal in reply.renewed:
+        lease = books.leases.get(renewal.lease)
+        if lease is not None:
+            lease.renew(renewal.ttl_ms, asked_at_ms)
+            _stand(books, lease, renewal.standing)
+    for recall in reply.recalls:
+        lease = books.leases.get(recall.lease)
+        if lease is not None:
+            lease.lower(recall.keep)
+            lease.closing = lease.closing or (recall.keep == 0 and lease.held == 0 and lease.orphan == 0)
+            books.pending.touch(lease)
+    for name in reply.closed:
+        forget_lease(books, name)
+    for name in reply.unknown_leases:
+        lease = books.leases.get(name)
+        if lease is not None:
+            lease.closing = lease.disowned = True
+            if lease.held == 0:
+                forget_lease(books, name)
+
+
+def _stand(books: Books, lease: Lease, standing: Standing) -> None:
+    allowance = books.allowances.get(lease.key)
+    if allowance is not None and allowance.window_end_ms in (None, lease.window_end_ms):
+        allowance.stand(standing, lease.window_end_ms, lease.window_ends_at_ms)
+
+
+def forget_lease(books: Books, name: str) -> None:
+    """The control plane has closed it: neither memory nor journal needs it any longer."""
+    lease = books.leases.pop(name, None)
+    if lease is None:
+        return
+    allowance = books.allowances.get(lease.key)
+    if allowance is not None:
+        allowance.leases.remove(lease)
+    books.pending.leases.pop(name, None)
+    books.pending.forgotten.append(name)

@@ -1,0 +1,70 @@
+"""What to say to the control plane now. All of it is cumulative: said again, or said better, it does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.core.books import Books
+from agent.core.demand import asked_demand, renewal_due
+from protocol.events import EventBatch
+from protocol.leases import LeaseReport
+from protocol.uplink_messages import ASKS_MAX, LEASES_MAX, Ask, CustomerSync, SyncRequest
+
+CUSTOMERS_A_SYNC_MAX = 2_000
+
+
+def compose_sync(
+    books: Books, batches: Sequence[EventBatch], now_ms: int, *, snapshot: bool, stopping: bool
+) -> SyncRequest:
+    """Asks and first calls that wait, leases with news or due for renewal, and events.
+
+    Asks under way are repeated under the same id until they are answered, so that a lost answer costs nothing.
+    """
+    asks: dict[str, list[Ask]] = {}
+    for key in list(books.asking)[:ASKS_MAX]:
+        allowance = books.allowances.get(key)
+        if allowance is None or allowance.ask is None or stopping:
+            continue
+        asks.setdefault(allowance.customer, []).append(
+            Ask(
+                allowance.ask,
+                allowance.counter,
+                allowance.scope_value,
+                allowance.ask_need,
+                asked_demand(allowance),
+                allowance.typical,
+            )
+        )
+        allowance.backlog = 0
+    named = dict.fromkeys([*asks, *books.look_again, *(books.customers if snapshot else ())])
+    customers = [_customer(books, name, asks.get(name, [])) for name in list(named)[:CUSTOMERS_A_SYNC_MAX]]
+    return SyncRequest(
+        books.journal,
+        books.boot,
+        books.nonce,
+        tuple(customers),
+        tuple(_reports(books, now_ms, every=snapshot or books.report_all)),
+        tuple(batches),
+        snapshot,
+        stopping,
+    )
+
+
+def _customer(books: Books, name: str, asks: list[Ask]) -> CustomerSync:
+    customer = books.customer(name)
+    version = customer.entitlement.version if customer.entitlement else 0
+    first = (customer.first_call,) if customer.first_call and customer.entitlement is None else ()
+    return CustomerSync(name, version, first, tuple(asks))
+
+
+def _reports(books: Books, now_ms: int, *, every: bool) -> list[LeaseReport]:
+    reports = []
+    for lease in books.leases.values():
+        if not lease.written:
+            continue  # granted, but not yet in the journal: nothing has been used of it
+        report = lease.report()
+        if every or report != lease.reported or renewal_due(lease, now_ms):
+            reports.append(report)
+        if len(reports) == LEASES_MAX:
+            break
+    return reports

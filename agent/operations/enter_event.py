@@ -1,0 +1,171 @@
+"""Put a usage event on its way to the disk, with what it charges; shared by settle, record and expire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgspec
+
+from agent.core.books import Books
+from agent.core.budget import Lease
+from agent.core.pending import Notify, PendingEvent
+from agent.core.reservations import Ended, Line
+from protocol.entitlements import limits_on_path, scope_value
+from protocol.events import Charge, Outcome, UsageEvent, UsageSource
+from protocol.local_messages import Call, ErrorReply, Problem, Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class AfterCommit:
+    """The reply, to be sent once it is true: whoever joins ``waiters`` is told whether the commit succeeded."""
+
+    reply: Recorded
+    waiters: list[Notify]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a caller said of a call that ended, apart from whose call it was; ``amounts`` are meters, normalised."""
+
+    amounts: dict[str, int]
+    tokens: dict[str, int]
+    usage_source: UsageSource
+    outcome: Outcome
+    model: str | None
+    provider: str | None
+
+    @property
+    def digest(self) -> bytes:
+        """Equal for equal words."""
+        body = (self.amounts, self.tokens, self.usage_source.value, self.outcome.value, self.model, self.provider)
+        return blake2b(_encode_sorted(body), digest_size=16).digest()
+
+
+Charges = list[tuple[Lease, int]]
+
+_encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+def charge_lines(books: Books, lines: list[Line], amounts: Mapping[str, int]) -> Charges:
+    """End the holds of a reservation: what was used is settled on the leases that held it, the rest is free again."""
+    charges: Charges = []
+    for line in lines:
+        left = amounts.get(line.meter, 0)
+        for lease, hold in line.holds:
+            part = min(left, hold)
+            lease.held -= hold
+            if part:
+                lease.settled += part
+                charges.append((lease, part))
+                left -= part
+            if lease.central and lease.held == 0:
+                lease.closing = True
+            books.pending.touch(lease)
+    return charges
+
+
+def charge_rest(books: Books, call: Call, amounts: Mapping[str, int], charged: Charges, now_ms: int) -> Charges:
+    """Settle what no hold covered, on every limit on the path that has room here.
+
+    What finds no room stays uncharged in the event; the control plane debits it directly.
+    """
+    customer = books.customers.get(call.customer)
+    if customer is None or customer.entitlement is None:
+        return []
+    covered: dict[tuple[str, str, str], int] = {}
+    for lease, part in charged:
+        covered[lease.key] = covered.get(lease.key, 0) + part
+    more: Charges = []
+    for limit in limits_on_path(customer.entitlement.limits, call.feature, amounts):
+        key = (call.customer, limit.counter, scope_value(limit, call.subject.user))
+        allowance = books.allowances.get(key)
+        rest = amounts[limit.meter] - covered.get(key, 0)
+        if allowance is not None and rest > 0:
+            more += allowance.charge(rest, now_ms)
+    for lease, _ in more:
+        books.pending.touch(lease)
+    return more
+
+
+def enter_event(books: Books, key: str, ended: Ended, event: UsageEvent, said: Said) -> AfterCommit:
+    """Queue the event for the next commit group and remember what was said under ``key``."""
+    ended.said[said.digest] = (event.event, event.corrects)
+    ended.durable = False
+    books.ended.put(key, ended)
+    pending = PendingEvent(event, ended)
+    books.pending.events.append(pending)
+    books.pending.urgent = True
+    books.wake_writer()
+    return AfterCommit(Recorded(event=event.event, amounts=said.amounts, corrects=event.corrects), pending.waiters)
+
+
+def usage_event(name: str, call: Call, said: Said, charges: Charges, at_ms: int, version: int) -> UsageEvent:
+    """The one immutable fact."""
+    return UsageEvent(
+        event=name,
+        customer=call.customer,
+        feature=call.feature,
+        at_ms=at_ms,
+        amounts=said.amounts,
+        subject=call.subject,
+        tags=call.tags,
+        model=said.model,
+        provider=said.provider,
+        tokens=said.tokens,
+        usage_source=said.usage_source,
+        outcome=said.outcome,
+        charges=tuple([Charge(lease.id, part) for lease, part in charges]),
+        version=version,
+    )
+
+
+def repeat_or_correct(books: Books, key: str, ended: Ended, said: Said, wall_ms: int) -> Recorded | AfterCommit:
+    """A call that had ended is spoken of again: the same words change nothing, other words are a correction.
+
+    A correction is an event of its own whose amounts are the difference to what was counted so far.
+    """
+    digest = said.digest
+    told = ended.said.get(digest)
+    if told is not None:
+        reply = Recorded(event=told[0], amounts=said.amounts, duplicate=True, corrects=told[1])
+        if ended.durable:
+            return reply
+        books.pending.urgent = True
+        books.wake_writer()
+        return AfterCommit(reply, books.pending.waiters)
+    assert ended.event is not None
+    name = f"{_short(ended.event)}~{len(ended.said)}"
+    event = UsageEvent(
+        event=name,
+        customer=ended.call.customer,
+        feature=ended.call.feature,
+        at_ms=wall_ms,
+        amounts=_difference(ended.amounts, said.amounts),
+        subject=ended.call.subject,
+        tags=ended.call.tags,
+        model=said.model,
+        provider=said.provider,
+        tokens=_difference(ended.tokens, said.tokens),
+        usage_source=said.usage_source,
+        outcome=said.outcome,
+        corrects=ended.event,
+    )
+    ended.amounts, ended.tokens = said.amounts, said.tokens
+    return enter_event(books, key, ended, event, said)
+
+
+def _difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after.get(name, 0) - before.get(name, 0) for name in {**before, **after}}
+
+
+def _short(event: str) -> str:
+    """An id that leaves room for a suffix, and is still no other event's."""
+    return event if len(event) <= 120 else f"{event[:80]}~{blake2b(event.encode(), digest_size=16).hexdigest()}"
+
+
+def overloaded() -> ErrorReply:
+    """The disk is behind by more than memory may hold."""
+    text = "too many events wait for this host's disk; repeat the same request under the same id"
+    return ErrorReply(error=Problem("overloaded", text), retry=True)

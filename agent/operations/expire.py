@@ -1,0 +1,21 @@
+"""Calls in flight whose life is over and whose caller said nothing: charged at what they held, and marked so.
+
+The provider may have billed all of it; nobody can tell. A settle that comes later is a correction of this.
+"""
+
+from __future__ import annotations
+
+from agent.core.books import Books
+from agent.operations.enter_event import Said
+from agent.operations.settle import conclude
+from protocol.events import Outcome, UsageSource
+
+
+def expire(books: Books, now_ms: int, wall_ms: int) -> int:
+    """End every reservation whose life is over; how many that were."""
+    over = books.reservations.expired(now_ms)
+    for held in over:
+        said = Said(held.amounts, {}, UsageSource.ESTIMATED, Outcome.EXPIRED, held.call.model, None)
+        conclude(books, held.id, held, held.call, said, now_ms, wall_ms)
+    books.counters.expired += len(over)
+    return len(over)

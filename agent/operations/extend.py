@@ -1,0 +1,62 @@
+"""Hold more for a call in flight: a stream takes its next slice of output. Local, like every decision."""
+
+from __future__ import annotations
+
+from agent.core import answers
+from agent.core.books import Books
+from agent.core.decide import Path
+from agent.core.reservations import Line, Reservation
+from agent.operations.admit import Admitted, admit
+from agent.operations.reserve import take
+from protocol import decisions
+from protocol.decisions import Decision
+from protocol.local_messages import ErrorReply, Extend, Problem
+
+
+def extend(books: Books, request: Extend, now_ms: int, *, last: bool) -> Decision | ErrorReply | None:
+    """Hold so that ``request.amounts`` are held in all; what was held before stays held even when this is refused."""
+    held = books.reservations.get(request.reservation)
+    if held is None:
+        if books.ended.get(request.reservation) is not None:
+            text = f"reservation {request.reservation!r} has ended already"
+            return ErrorReply(error=Problem("reservation_ended", text, "reservation"))
+        text = f"no reservation {request.reservation!r} is held here; reserve first"
+        return ErrorReply(error=Problem("reservation_not_found", text, "reservation"))
+    more = {meter: max(0, total - held.amounts.get(meter, 0)) for meter, total in request.amounts.items()}
+    totals = {
+        **held.amounts,
+        **{meter: max(total, held.amounts.get(meter, 0)) for meter, total in request.amounts.items()},
+    }
+    outcome = admit(books, held.call, more, now_ms, last=last, sized={meter: totals[meter] for meter in more})
+    if not isinstance(outcome, Admitted):
+        return outcome
+    for step in outcome.path.steps:
+        line = take(books, step, more[step.meter], now_ms)
+        if line.holds:
+            _add(held, line)
+    held.amounts = totals
+    books.reservations.prolong(held, now_ms + request.ttl_ms)
+    books.pending.opened[held.id] = held
+    books.wake_writer()
+    return answers.allowed(
+        outcome.entitlement,
+        _whole_path(books, held, now_ms),
+        held.call.feature,
+        now_ms,
+        max(0, now_ms - books.confirmed_at_ms),
+        reservation=decisions.Reservation(held.id, held.expires_at_ms - now_ms, held.amounts),
+        breakdown=False,
+        meters=totals,
+    )
+
+
+def _whole_path(books: Books, held: Reservation, now_ms: int) -> Path:
+    return books.path(books.customers[held.call.customer], held.call, held.amounts, now_ms)
+
+
+def _add(held: Reservation, more: Line) -> None:
+    for line in held.lines:
+        if line.allowance == more.allowance and line.meter == more.meter:
+            line.holds.extend(more.holds)
+            return
+    held.lines.append(more)

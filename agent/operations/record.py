@@ -1,0 +1,53 @@
+"""Usage that nobody had reserved. It is counted whether or not it fits: it has already happened."""
+
+from __future__ import annotations
+
+from agent.core.books import Books
+from agent.core.reservations import Ended
+from agent.operations.admit import require_known_meters
+from agent.operations.enter_event import (
+    AfterCommit,
+    Said,
+    charge_rest,
+    enter_event,
+    overloaded,
+    repeat_or_correct,
+    usage_event,
+)
+from protocol.local_messages import ErrorReply, Problem, Record, Recorded
+from protocol.units import normalise
+
+
+def record(
+    books: Books, request: Record, now_ms: int, wall_ms: int, *, last: bool
+) -> Recorded | AfterCommit | ErrorReply | None:
+    """Take the event in; a customer seen here for the first time is looked up first, while there is time.
+
+    When the control plane cannot be asked, the event is taken in all the same: it decides about it later.
+    """
+    if books.pending.full:
+        return overloaded()
+    call = request.call
+    amounts = normalise(request.amounts, request.tokens)
+    said = Said(amounts, request.tokens, request.usage_source, request.outcome, call.model, request.provider)
+    key = f"{call.customer}/{request.event}"
+    ended = books.ended.get(key)
+    if ended is not None:
+        return repeat_or_correct(books, key, ended, said, wall_ms)
+    customer = books.customer(call.customer)
+    customer.last_used_ms = now_ms
+    if customer.entitlement is None:
+        if customer.unknown_until_ms > now_ms:
+            text = f"there is no customer {call.customer!r}; create it in the control plane, then repeat this request"
+            return ErrorReply(error=Problem("customer_not_found", text, "call.customer"), retry=False)
+        if not last and not books.uplink_down and not books.refusing:
+            books.look_again.add(call.customer)
+            books.wake_sync()
+            return None
+    require_known_meters(customer, amounts)
+    charges = charge_rest(books, call, amounts, [], now_ms)
+    version = customer.entitlement.version if customer.entitlement else 0
+    at_ms = wall_ms if request.at_ms is None else request.at_ms
+    event = usage_event(request.event, call, said, charges, at_ms, version)
+    books.counters.recorded += 1
+    return enter_event(books, key, Ended(request.event, amounts, request.tokens, call), event, said)

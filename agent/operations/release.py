@@ -1,0 +1,30 @@
+"""The call did not happen: everything that it held is free again."""
+
+from __future__ import annotations
+
+from agent.core.books import Books
+from agent.core.reservations import Ended
+from agent.operations.enter_event import AfterCommit, charge_lines
+from agent.operations.settle import forget_reservation
+from protocol.local_messages import ErrorReply, Problem, Recorded, Release
+
+
+def release(books: Books, request: Release) -> Recorded | AfterCommit | ErrorReply:
+    """Give back all that is held. A repeat changes nothing."""
+    held = books.reservations.get(request.reservation)
+    if held is None:
+        ended = books.ended.get(request.reservation)
+        if ended is None:
+            text = f"no reservation {request.reservation!r} is held here; there is nothing to release"
+            return ErrorReply(error=Problem("reservation_not_found", text, "reservation"))
+        if ended.event is not None:
+            text = f"reservation {request.reservation!r} was settled; settle again with amounts of 0 to correct it"
+            return ErrorReply(error=Problem("reservation_ended", text, "reservation"))
+        return Recorded(duplicate=True)
+    charge_lines(books, held.lines, {})
+    forget_reservation(books, held)
+    books.ended.put(held.id, Ended(None, {}, {}, held.call, durable=True))
+    books.counters.released += 1
+    books.pending.urgent = True
+    books.wake_writer()
+    return AfterCommit(Recorded(), books.pending.waiters)

@@ -1,0 +1,63 @@
+"""How the limits of a customer stand: for a widget that shows what is left, and when it resets."""
+
+from __future__ import annotations
+
+from agent.core.answers import limit_state
+from agent.core.books import Books, Customer
+from agent.core.decide import Step
+from protocol.decisions import LimitState
+from protocol.entitlements import Entitlement, Limit, WhenOffline, scope_value
+from protocol.local_messages import ErrorReply, Problem, Usage, UsageReport
+from protocol.windows import WindowKind
+
+
+def report_usage(books: Books, request: Usage, now_ms: int, *, last: bool) -> UsageReport | ErrorReply | None:
+    """What this agent knows; ``None`` while it waits for the first word on a customer."""
+    customer = books.customer(request.customer)
+    customer.last_used_ms = now_ms
+    entitlement = customer.entitlement
+    if entitlement is None:
+        if customer.unknown_until_ms > now_ms:
+            return ErrorReply(
+                error=Problem("customer_not_found", f"there is no customer {request.customer!r}", "customer")
+            )
+        if last or books.uplink_down:
+            text = f"customer {request.customer!r} is new to this host, and the control plane does not answer"
+            return ErrorReply(error=Problem("lease_unavailable", text, "customer"), retry=True)
+        books.look_again.add(request.customer)
+        books.wake_sync()
+        return None
+    return UsageReport(
+        customer=request.customer,
+        plan=entitlement.plan,
+        status=entitlement.status.value,
+        policy_version=entitlement.version,
+        staleness_ms=max(0, now_ms - books.confirmed_at_ms),
+        features={
+            feature.key: feature.value if feature.value is not None else feature.enabled
+            for feature in entitlement.features
+        },
+        limits=tuple(
+            _state(books, customer, limit, request.user, now_ms) for limit in _asked_for(entitlement, request.feature)
+        ),
+    )
+
+
+def _asked_for(entitlement: Entitlement, feature: str | None) -> list[Limit]:
+    return [limit for limit in entitlement.limits if feature is None or limit.feature in (None, feature)]
+
+
+def _state(books: Books, customer: Customer, limit: Limit, user: str | None, now_ms: int) -> LimitState:
+    if limit.amount is None or limit.window is WindowKind.REQUEST:
+        return LimitState(
+            limit=limit.key,
+            meter=limit.meter,
+            window=limit.window.value,
+            granted=True,
+            amount=limit.amount,
+            remaining=limit.amount,
+            scope=limit.scope.value,
+        )
+    allowance = books.allowance((customer.name, limit.counter, scope_value(limit, user)), now_ms)
+    step = Step(limit, allowance, limit.meter, limit.when_offline is WhenOffline.DRAIN)
+    return limit_state(step, now_ms, granted=allowance.used(now_ms) < limit.amount)

@@ -1,0 +1,82 @@
+"""Hold what a call in flight may use, on every limit on its path, or on none."""
+
+from __future__ import annotations
+
+from agent.core import answers
+from agent.core.books import Books
+from agent.core.decide import Path, Step
+from agent.core.demand import asks_ahead
+from agent.core.reservations import Line, Reservation
+from agent.operations.admit import Admitted, admit, seek_lease
+from protocol import decisions
+from protocol.decisions import Decision
+from protocol.local_messages import Call, ErrorReply, Problem, Reserve
+from protocol.units import normalise
+
+
+def reserve(books: Books, request: Reserve, now_ms: int, *, last: bool) -> Decision | ErrorReply | None:
+    """The decision, or ``None`` while it waits. Repeating a request changes nothing and gives the same hold again."""
+    meters = normalise(request.amounts, {})
+    known = books.reservations.get(request.reservation)
+    if known is not None:
+        return _again(books, known, request, meters, now_ms)
+    ended = books.ended.get(request.reservation)
+    if ended is not None:
+        text = f"reservation {request.reservation!r} has ended already; use a new id for a new call"
+        return ErrorReply(error=Problem("reservation_ended", text, "reservation"))
+    outcome = admit(books, request.call, meters, now_ms, last=last)
+    if not isinstance(outcome, Admitted):
+        return outcome
+    lines = [take(books, step, meters[step.meter], now_ms) for step in outcome.path.steps]
+    held = Reservation(
+        request.reservation,
+        request.call,
+        meters,
+        meters,
+        lines,
+        now_ms + request.ttl_ms,
+        outcome.entitlement.version,
+    )
+    books.reservations.put(held)
+    books.pending.opened[held.id] = held
+    books.wake_writer()
+    books.counters.reserved += 1
+    return _answer(books, held, outcome.path, request.call, now_ms, breakdown=request.breakdown)
+
+
+def take(books: Books, step: Step, amount: int, now_ms: int) -> Line:
+    """Hold ``amount`` of one allowance that has room for it, and ask ahead when little is left."""
+    allowance = step.allowance
+    line = Line(step.meter, allowance.key, step.drain)
+    if amount:
+        line.holds = allowance.take(amount, now_ms, drain=step.drain)
+        allowance.note_demand(amount, now_ms)
+        if asks_ahead(allowance, allowance.free(now_ms, drain=step.drain), now_ms):
+            seek_lease(books, allowance, 0, now_ms)
+    return line
+
+
+def _answer(books: Books, held: Reservation, path: Path, call: Call, now_ms: int, *, breakdown: bool) -> Decision:
+    entitlement = books.customers[call.customer].entitlement
+    assert entitlement is not None
+    return answers.allowed(
+        entitlement,
+        path,
+        call.feature,
+        now_ms,
+        max(0, now_ms - books.confirmed_at_ms),
+        reservation=decisions.Reservation(held.id, held.expires_at_ms - now_ms, held.amounts),
+        breakdown=breakdown,
+        meters=held.amounts,
+    )
+
+
+def _again(
+    books: Books, known: Reservation, request: Reserve, meters: dict[str, int], now_ms: int
+) -> Decision | ErrorReply:
+    if known.call != request.call or known.asked != meters:
+        text = f"reservation {request.reservation!r} is held by another call; use a new id for each call"
+        return ErrorReply(error=Problem("reservation_conflict", text, "reservation"))
+    customer = books.customers[known.call.customer]
+    path = books.path(customer, known.call, known.amounts, now_ms)
+    return _answer(books, known, path, known.call, now_ms, breakdown=request.breakdown)

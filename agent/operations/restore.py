@@ -1,0 +1,106 @@
+"""Memory from the journal, at the start: the agent serves what it held before, with the control plane dead or alive."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from agent.core.books import Books
+from agent.core.reservations import Ended
+from agent.operations.commit_group import StoredReservation, from_lease_row, from_reservation_row
+from agent.operations.enter_event import Said
+from agent.store.journal import BatchRow, Contents, JournalDamagedError
+from protocol.codec import MsgpackDecoder
+from protocol.entitlements import Entitlement
+from protocol.events import UsageEvent
+from protocol.leases import Grant
+from protocol.local_messages import RESERVATION_TTL_MS, Call
+from protocol.violations import Violation
+
+_grant = MsgpackDecoder(Grant)
+_reservation = MsgpackDecoder(StoredReservation)
+_entitlement = MsgpackDecoder(Entitlement)
+_events = MsgpackDecoder(list[UsageEvent])
+
+
+def restore(books: Books, contents: Contents, now_ms: int, shift_ms: int) -> None:
+    """Fill empty books from what is on disk.
+
+    Args:
+        shift_ms: what to add to the monotonic instants of the last run so that they count on this run's clock.
+
+    Raises:
+        JournalDamagedError: something on disk cannot be what was written.
+    """
+    try:
+        _entitlements(books, contents, now_ms)
+        _leases(books, contents, now_ms, shift_ms)
+        _reservations(books, contents, shift_ms)
+        for batch in contents.outbox:
+            _remember_ended(books, batch)
+    except Violation as damage:
+        raise JournalDamagedError(f"the journal holds something that cannot be read: {damage}") from damage
+    for lease in books.leases.values():
+        lease.orphan = lease.durable_orphan = max(0, lease.watermark - lease.settled - lease.held)
+        lease.orphan_until_ms = now_ms + RESERVATION_TTL_MS if lease.orphan else 0
+
+
+def _entitlements(books: Books, contents: Contents, now_ms: int) -> None:
+    for name, body in contents.entitlements:
+        customer = books.customer(name)
+        customer.entitle(_entitlement(body), now_ms)
+        customer.last_used_ms = now_ms
+
+
+def _leases(books: Books, contents: Contents, now_ms: int, shift_ms: int) -> None:
+    for row in contents.leases:
+        lease = from_lease_row(row, _grant(row.body), shift_ms, now_ms)
+        books.leases[lease.id] = lease
+        allowance = books.allowance(lease.key, now_ms)
+        allowance.leases.append(lease)
+        allowance.granted_last = lease.cap
+
+
+def _reservations(books: Books, contents: Contents, shift_ms: int) -> None:
+    for name, body in contents.reservations:
+        held = from_reservation_row(name, _reservation(body), books.leases, shift_ms)
+        for line in held.lines:
+            for lease, amount in line.holds:
+                lease.held += amount
+        books.reservations.put(held)
+
+
+def _remember_ended(books: Books, batch: BatchRow) -> None:
+    """What callers said before the restart, so that saying it again changes nothing."""
+    if crc32(batch.body) != batch.crc32:
+        raise JournalDamagedError(f"events {batch.first} ff. of boot {batch.boot} fail their checksum")
+    for event in _events(batch.body):
+        for key in (event.event, f"{event.customer}/{event.event}"):
+            if event.corrects is None:
+                _first_word(books, key, event)
+        if event.corrects is not None:
+            for key in (event.corrects, f"{event.customer}/{event.corrects}"):
+                _correction(books, key, event)
+
+
+def _first_word(books: Books, key: str, event: UsageEvent) -> None:
+    call = Call(event.customer, event.feature, event.subject, event.tags, event.model)
+    ended = Ended(event.event, event.amounts, event.tokens, call, durable=True)
+    ended.said[_said(event, ended).digest] = (event.event, None)
+    books.ended.put(key, ended)
+
+
+def _correction(books: Books, key: str, event: UsageEvent) -> None:
+    ended = books.ended.get(key)
+    if ended is None:
+        return
+    ended.amounts = _sum(ended.amounts, event.amounts)
+    ended.tokens = _sum(ended.tokens, event.tokens)
+    ended.said[_said(event, ended).digest] = (event.event, event.corrects)
+
+
+def _said(event: UsageEvent, ended: Ended) -> Said:
+    return Said(ended.amounts, ended.tokens, event.usage_source, event.outcome, event.model, event.provider)
+
+
+def _sum(before: dict[str, int], difference: dict[str, int]) -> dict[str, int]:
+    return {name: before.get(name, 0) + difference.get(name, 0) for name in {**before, **difference}}

@@ -1,0 +1,75 @@
+"""What a reservation really used: charged to the leases that held it, once, whatever is repeated."""
+
+from __future__ import annotations
+
+from agent.core.books import Books
+from agent.core.reservations import Ended, Reservation
+from agent.operations.admit import require_known_meters
+from agent.operations.enter_event import (
+    AfterCommit,
+    Said,
+    charge_lines,
+    charge_rest,
+    enter_event,
+    overloaded,
+    repeat_or_correct,
+    usage_event,
+)
+from protocol.local_messages import Call, ErrorReply, Problem, Recorded, Settle
+from protocol.units import normalise
+
+
+def settle(books: Books, request: Settle, now_ms: int, wall_ms: int) -> Recorded | AfterCommit | ErrorReply:
+    """End the reservation with what it used.
+
+    A reservation that this agent does not know (it crashed before the journal had it, or its life was over long ago)
+    is accounted for all the same when the request carries its ``call``.
+    """
+    if books.pending.full:
+        return overloaded()
+    amounts = normalise(request.amounts, request.tokens)
+    held = books.reservations.get(request.reservation)
+    ended = books.ended.get(request.reservation)
+    call = held.call if held else ended.call if ended else request.call
+    if call is None:
+        text = (
+            f"no reservation {request.reservation!r} is known here; give `call` so that it can be counted all the same"
+        )
+        return ErrorReply(error=Problem("reservation_not_found", text, "reservation"))
+    model = request.model or call.model
+    said = Said(amounts, request.tokens, request.usage_source, request.outcome, model, request.provider)
+    if held is None and ended is not None and ended.event is not None:
+        return repeat_or_correct(books, request.reservation, ended, said, wall_ms)
+    known = books.customers.get(call.customer)
+    if known is not None:
+        require_known_meters(known, amounts)
+    books.counters.settled += 1
+    return conclude(books, request.reservation, held, call, said, now_ms, wall_ms)
+
+
+def conclude(
+    books: Books,
+    name: str,
+    held: Reservation | None,
+    call: Call,
+    said: Said,
+    now_ms: int,
+    wall_ms: int,
+) -> AfterCommit:
+    """End a call: its holds, its event, and the memory of what was said."""
+    charges = charge_lines(books, held.lines, said.amounts) if held else []
+    charges += charge_rest(books, call, said.amounts, charges, now_ms)
+    if held is not None:
+        forget_reservation(books, held)
+    customer = books.customers.get(call.customer)
+    version = held.version if held else customer.entitlement.version if customer and customer.entitlement else 0
+    event = usage_event(name, call, said, charges, wall_ms, version)
+    return enter_event(books, name, Ended(name, said.amounts, said.tokens, call), event, said)
+
+
+def forget_reservation(books: Books, held: Reservation) -> None:
+    """It is no longer in flight: neither in memory nor, after the next commit, on disk."""
+    books.reservations.pop(held.id)
+    books.pending.opened.pop(held.id, None)
+    if held.journaled:
+        books.pending.ended.append(held.id)

@@ -1,0 +1,84 @@
+"""What an operator may set, read from the environment once, with errors that name the variable."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.ids import KEY_WORDS, is_key
+from protocol.violations import Violation
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One agent's configuration.
+
+    Attributes:
+        control_plane_url: where the control plane answers, ``https://...``.
+        join_token: what a new agent trades for its own identity; not needed once it is enrolled.
+        data_dir: journal and identity; mode 0700; one agent at a time.
+        socket_dir: where ``agent.sock`` (frames) and ``http.sock`` (HTTP) appear; mount the directory, not the files.
+        http_port: also serve HTTP on this loopback port.
+        connections_max: open connections on all doors together.
+    """
+
+    control_plane_url: str
+    agent_name: str
+    data_dir: Path
+    socket_dir: Path
+    join_token: str | None = None
+    http_port: int | None = None
+    socket_mode: int = 0o660
+    ca_file: Path | None = None
+    connections_max: int = 16_000
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read ``ALLOTMENT_*``.
+
+    Raises:
+        Violation: a variable is missing or wrong; the message says what would be right.
+    """
+    url = environment.get("ALLOTMENT_CONTROL_PLANE_URL", "")
+    if not url.startswith(("http://", "https://")):
+        raise Violation("ALLOTMENT_CONTROL_PLANE_URL", f"is {url!r}", "an URL such as https://allotment.example:8080")
+    name = environment.get("ALLOTMENT_AGENT_NAME") or socket.gethostname()
+    if not is_key(name):
+        raise Violation("ALLOTMENT_AGENT_NAME", f"is {name!r}", KEY_WORDS)
+    ca_file = environment.get("ALLOTMENT_CA_FILE")
+    return Settings(
+        control_plane_url=url.rstrip("/"),
+        agent_name=name,
+        data_dir=Path(environment.get("ALLOTMENT_DATA_DIR", "/var/lib/allotment")),
+        socket_dir=Path(environment.get("ALLOTMENT_SOCKET_DIR", "/run/allotment")),
+        join_token=_join_token(environment),
+        http_port=_number(environment, "ALLOTMENT_HTTP_PORT", 10, 1, 65_535),
+        socket_mode=_number(environment, "ALLOTMENT_SOCKET_MODE", 8, 0, 0o777) or 0o660,
+        ca_file=Path(ca_file) if ca_file else None,
+        connections_max=_number(environment, "ALLOTMENT_CONNECTIONS_MAX", 10, 1, 100_000) or 16_000,
+    )
+
+
+def _join_token(environment: Mapping[str, str]) -> str | None:
+    path = environment.get("ALLOTMENT_JOIN_TOKEN_FILE")
+    if not path:
+        return environment.get("ALLOTMENT_JOIN_TOKEN") or None
+    try:
+        return Path(path).read_text().strip() or None
+    except OSError as error:
+        raise Violation("ALLOTMENT_JOIN_TOKEN_FILE", f"cannot be read: {error}", "a readable file") from None
+
+
+def _number(environment: Mapping[str, str], name: str, base: int, least: int, most: int) -> int | None:
+    text = environment.get(name)
+    if not text:
+        return None
+    try:
+        value = int(text, base)
+    except ValueError:
+        value = -1
+    if not least <= value <= most:
+        raise Violation(name, f"is {text!r}", f"a whole number in base {base}, {least} to {most}")
+    return value

@@ -1,0 +1,42 @@
+"""Who this agent is to the control plane: its name there and its token, in a private file beside the journal."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from protocol.uplink_messages import EnrollReply
+
+FILE_NAME = "identity.json"
+
+
+def load(data_dir: Path) -> EnrollReply | None:
+    """The identity, or ``None`` before enrolment.
+
+    Raises:
+        msgspec.DecodeError: the file is there but damaged.
+    """
+    try:
+        body = (data_dir / FILE_NAME).read_bytes()
+    except FileNotFoundError:
+        return None
+    return msgspec.json.decode(body, type=EnrollReply)
+
+
+def save(data_dir: Path, identity: EnrollReply) -> None:
+    """Write it so that a crash leaves the old file or the new one, never half of one."""
+    fresh = data_dir / f"{FILE_NAME}.new"
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, msgspec.json.encode(identity))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fresh.replace(data_dir / FILE_NAME)
+    directory = os.open(data_dir, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
