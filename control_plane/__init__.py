@@ -1,0 +1,14 @@
+"""The centre: owns plans, customers and subscriptions, lends allowances to agents, and keeps the ledger of what was used.
+
+__main__     the command line, as `python -m control_plane`
+cli          commands: serve, migrate, create-token
+app          puts the pieces together into one Litestar application
+api          turns requests into operations and results into answers
+background   what is repeated without being asked
+access       tokens and roles: who may do what
+operations   one verb a file, one transaction a call
+core         decides; pure
+store        remembers; the only room that speaks SQL
+settings     what an operator may set
+clock        the only reader of clocks and drawer of randomness
+"""

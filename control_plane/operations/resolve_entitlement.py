@@ -1,0 +1,35 @@
+"""Says what customers may use now, and where their billing periods begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from control_plane.core.catalog import BUILT_IN_METERS
+from control_plane.core.entitlements import resolve
+from control_plane.store import catalog, customers
+from control_plane.store.database import Connection
+from protocol.entitlements import Entitlement
+
+
+def entitlement_of(connection: Connection, customer: str, now_ms: int) -> Entitlement | None:
+    """What the customer may use now; ``None`` for a customer that nobody knows."""
+    return entitlements_of(connection, [customer], now_ms).get(customer)
+
+
+def entitlements_of(connection: Connection, names: Iterable[str], now_ms: int) -> dict[str, Entitlement]:
+    """The same for many customers, in a handful of statements; unknown customers are left out.
+
+    Args:
+        now_ms: as of when; nothing in an entitlement ends by itself yet, so every instant gives the same answer.
+    """
+    del now_ms
+    meters = tuple(sorted({*BUILT_IN_METERS, *catalog.meter_names(connection)}))
+    return {holder.customer: resolve(holder, meters) for holder in customers.holders(connection, names)}
+
+
+def anchor_of(connection: Connection, customer: str) -> int:
+    """The instant at which the customer's billing periods begin, milliseconds; 0 without a subscription."""
+    for holder in customers.holders(connection, [customer]):
+        if holder.subscription is not None:
+            return holder.subscription.anchor_ms
+    return 0

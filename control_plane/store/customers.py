@@ -1,0 +1,99 @@
+"""Customers: who they are, which version their entitlement has, and the facts it is resolved from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy.engine import RowMapping
+
+from control_plane.core.catalog import decode_plan
+from control_plane.core.entitlements import Holder, Subscription, SubscriptionStatus
+from control_plane.store.tables import customers, plans, subscriptions
+
+_IN_MAX = 500  # names in one statement: well below the variable limits of every database
+
+
+class Customer(NamedTuple):
+    """One row."""
+
+    customer: str
+    name: str
+    version: int
+    created_at_ms: int
+    archived_at_ms: int | None
+
+
+def find(connection: Connection, customer: str, *, lock: bool = False) -> Customer | None:
+    """One customer. ``lock``: hold its row until the transaction ends, so that changes to it happen one by one."""
+    query = select(customers).where(customers.c.customer == customer)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return Customer(*row) if row else None
+
+
+def after(connection: Connection, customer: str, count: int) -> list[Customer]:
+    """Up to ``count`` customers in order of name, beginning after ``customer``."""
+    query = select(customers).where(customers.c.customer > customer).order_by(customers.c.customer).limit(count)
+    return [Customer(*row) for row in connection.execute(query)]
+
+
+def add(connection: Connection, customer: str, name: str, now_ms: int) -> None:
+    """A new customer, at version 1."""
+    connection.execute(
+        insert(customers).values(customer=customer, name=name, version=1, created_at_ms=now_ms, archived_at_ms=None)
+    )
+
+
+def rename(connection: Connection, customer: str, name: str) -> None:
+    """Give it another display name."""
+    connection.execute(update(customers).where(customers.c.customer == customer).values(name=name))
+
+
+def set_archived(connection: Connection, customer: str, archived_at_ms: int | None) -> None:
+    """Archive it, or with ``None`` bring it back."""
+    connection.execute(update(customers).where(customers.c.customer == customer).values(archived_at_ms=archived_at_ms))
+
+
+def bump(connection: Connection, customer: str) -> None:
+    """Its entitlement has changed: one version further."""
+    connection.execute(
+        update(customers).where(customers.c.customer == customer).values(version=customers.c.version + 1)
+    )
+
+
+def holders(connection: Connection, names: Iterable[str]) -> Iterator[Holder]:
+    """What decides the entitlements of the customers named; unknown ones are left out."""
+    wanted = sorted(set(names))
+    query = select(
+        customers.c.customer,
+        customers.c.version,
+        customers.c.archived_at_ms,
+        subscriptions.c.plan,
+        subscriptions.c.plan_version,
+        subscriptions.c.status,
+        subscriptions.c.anchor_ms,
+        plans.c.body,
+    ).select_from(
+        customers.outerjoin(subscriptions, subscriptions.c.customer == customers.c.customer).outerjoin(
+            plans, and_(plans.c.plan == subscriptions.c.plan, plans.c.version == subscriptions.c.plan_version)
+        )
+    )
+    for start in range(0, len(wanted), _IN_MAX):
+        chunk = wanted[start : start + _IN_MAX]
+        for row in connection.execute(query.where(customers.c.customer.in_(chunk))).mappings():
+            yield _holder(row)
+
+
+def _holder(row: RowMapping) -> Holder:
+    subscription = None
+    if row["plan"] is not None:
+        status = SubscriptionStatus(row["status"])
+        subscription = Subscription(row["plan"], row["plan_version"], status, row["anchor_ms"])
+    return Holder(
+        customer=row["customer"],
+        version=row["version"],
+        archived=row["archived_at_ms"] is not None,
+        subscription=subscription,
+        plan=decode_plan(row["body"]) if row["body"] is not None else None,
+    )

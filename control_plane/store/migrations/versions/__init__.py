@@ -1,0 +1,4 @@
+"""The migrations.
+
+v0001_first_schema   every table of the first release
+"""

