@@ -124,6 +124,8 @@ leases = Table(
     Column("renewed_at_ms", BigInteger, nullable=False),
     Column("closed_at_ms", BigInteger),
     Index(None, "agent", "journal", "status"),
+    Index(None, "agent", "lease", unique=True),  # agents choose the ids; one id is one lease, whoever it is for
+    Index(None, "status", "renewed_at_ms"),  # for finding the silent ones
     Index(None, "customer", "counter", "scope_value", "window_start_ms", "status"),
 )
 
