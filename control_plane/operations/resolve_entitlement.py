@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from control_plane.core.catalog import BUILT_IN_METERS
-from control_plane.core.entitlements import resolve
+from control_plane.core.catalog import BUILT_IN_METERS, decode_plan
+from control_plane.core.entitlements import Holder, Subscription, SubscriptionStatus, resolve
 from control_plane.store import catalog, customers
 from control_plane.store.database import Connection
 from protocol.entitlements import Entitlement
@@ -24,12 +24,25 @@ def entitlements_of(connection: Connection, names: Iterable[str], now_ms: int) -
     """
     del now_ms
     meters = tuple(sorted({*BUILT_IN_METERS, *catalog.meter_names(connection)}))
-    return {holder.customer: resolve(holder, meters) for holder in customers.holders(connection, names)}
+    return {row.customer: resolve(_holder(row), meters) for row in customers.holders(connection, names)}
 
 
 def anchor_of(connection: Connection, customer: str) -> int:
     """The instant at which the customer's billing periods begin, milliseconds; 0 without a subscription."""
-    for holder in customers.holders(connection, [customer]):
-        if holder.subscription is not None:
-            return holder.subscription.anchor_ms
+    for row in customers.holders(connection, [customer]):
+        return row.anchor_ms or 0
     return 0
+
+
+def _holder(row: customers.HolderRow) -> Holder:
+    subscription = None
+    if row.plan is not None and row.plan_version is not None and row.status is not None:
+        status = SubscriptionStatus(row.status)
+        subscription = Subscription(row.plan, row.plan_version, status, row.anchor_ms or 0)
+    return Holder(
+        customer=row.customer,
+        version=row.version,
+        archived=row.archived_at_ms is not None,
+        subscription=subscription,
+        plan=decode_plan(row.body) if row.body is not None else None,
+    )

@@ -6,10 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, insert, select, update
-from sqlalchemy.engine import RowMapping
 
-from control_plane.core.catalog import decode_plan
-from control_plane.core.entitlements import Holder, Subscription, SubscriptionStatus
 from control_plane.store.tables import customers, plans, subscriptions
 
 _IN_MAX = 500  # names in one statement: well below the variable limits of every database
@@ -23,6 +20,19 @@ class Customer(NamedTuple):
     version: int
     created_at_ms: int
     archived_at_ms: int | None
+
+
+class HolderRow(NamedTuple):
+    """What decides a customer's entitlement; without a subscription the last five are ``None``."""
+
+    customer: str
+    version: int
+    archived_at_ms: int | None
+    plan: str | None
+    plan_version: int | None
+    status: str | None
+    anchor_ms: int | None
+    body: str | None
 
 
 def find(connection: Connection, customer: str, *, lock: bool = False) -> Customer | None:
@@ -62,7 +72,7 @@ def bump(connection: Connection, customer: str) -> None:
     )
 
 
-def holders(connection: Connection, names: Iterable[str]) -> Iterator[Holder]:
+def holders(connection: Connection, names: Iterable[str]) -> Iterator[HolderRow]:
     """What decides the entitlements of the customers named; unknown ones are left out."""
     wanted = sorted(set(names))
     query = select(
@@ -81,19 +91,5 @@ def holders(connection: Connection, names: Iterable[str]) -> Iterator[Holder]:
     )
     for start in range(0, len(wanted), _IN_MAX):
         chunk = wanted[start : start + _IN_MAX]
-        for row in connection.execute(query.where(customers.c.customer.in_(chunk))).mappings():
-            yield _holder(row)
-
-
-def _holder(row: RowMapping) -> Holder:
-    subscription = None
-    if row["plan"] is not None:
-        status = SubscriptionStatus(row["status"])
-        subscription = Subscription(row["plan"], row["plan_version"], status, row["anchor_ms"])
-    return Holder(
-        customer=row["customer"],
-        version=row["version"],
-        archived=row["archived_at_ms"] is not None,
-        subscription=subscription,
-        plan=decode_plan(row["body"]) if row["body"] is not None else None,
-    )
+        for row in connection.execute(query.where(customers.c.customer.in_(chunk))):
+            yield HolderRow(*row)

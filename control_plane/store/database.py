@@ -33,7 +33,13 @@ POOL_MAX = 20
 WAIT_MAX_S = 10
 
 _READ_ONLY = "allotment_read_only"
-_REPEATABLE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable)
+_REPEATABLE = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.UniqueViolation,
+)
+_REPEATABLE_ON_SQLITE = {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}
 
 
 class DatabaseUnavailable(Exception):  # noqa: N818 - reads as what it says
@@ -75,7 +81,8 @@ class Database:
             yield connection
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Do ``work`` in a transaction; repeat it when the database gave it up without having committed it.
+        """Do ``work`` in a transaction; repeat it when the database gave it up without having committed it, or when
+        somebody else has just added the same row (which the repetition then finds).
 
         ``work`` may run up to five times, so it must not touch anything but the connection. A connection lost *while*
         committing is not repeated: the commit may have happened; callers are idempotent and ask again.
@@ -208,16 +215,18 @@ def _postgresql_engine(url: URL) -> Engine:
 def _may_repeat(error: exc.SQLAlchemyError, *, committing: bool) -> bool:
     if not isinstance(error, exc.DBAPIError):
         return False
-    if isinstance(error.orig, _REPEATABLE) or _is_busy(error.orig):
+    if isinstance(error.orig, _REPEATABLE) or _is_passing(error.orig):  # a new look at the state will help
         return True
     return not committing and (
         error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError)
     )
 
 
-def _is_busy(error: BaseException | None) -> bool:
+def _is_passing(error: BaseException | None) -> bool:
     code = getattr(error, "sqlite_errorcode", 0)
-    return isinstance(code, int) and code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    if not isinstance(code, int):
+        return False
+    return code in _REPEATABLE_ON_SQLITE or code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def _as_unavailable(error: exc.SQLAlchemyError) -> Exception:
