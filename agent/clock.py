@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from pathlib import Path
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -23,3 +24,11 @@ class SystemClock:
 def random_id() -> str:
     """96 random bits as text."""
     return secrets.token_hex(12)
+
+
+def machine_boot() -> str:
+    """Names this boot of the machine: monotonic instants mean the same only within one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -10,7 +10,7 @@ from agent.core.decide import Path, path_of
 from agent.core.pending import Group, Pending
 from agent.core.reservations import EndedBook, ReservationBook
 from protocol.entitlements import Entitlement, Feature
-from protocol.local_messages import Call, Reply
+from protocol.local_messages import Call
 from protocol.uplink_messages import FirstCall
 
 PARKED_MAX = 20_000
@@ -18,8 +18,8 @@ PATHS_MAX = 1_024
 UNKNOWN_MS = 5_000
 """For how long "no such customer" is believed before the control plane is asked again."""
 
-Attempt = Callable[[bool], Reply | None]
-"""Try an operation (again). The argument says whether it must answer now; ``None`` means that it still waits."""
+Attempt = Callable[[], bool]
+"""Try an operation again, and answer its caller if that gave an answer. ``False``: it still waits."""
 
 
 @dataclass(slots=True)
@@ -27,7 +27,6 @@ class Parked:
     """A call that waits for a lease, for the journal or for returns, within its own deadline."""
 
     attempt: Attempt
-    answer: Callable[[Reply], None]
     deadline_ms: int
 
 
@@ -95,6 +94,7 @@ class Books:
         look_again: customers whose entitlement may have changed.
         report_all: the next sync must list every lease (a recall, or the first of this boot).
         wake_sync, wake_writer: set by ``main``: something is to be sent, something is to be written.
+        send_answers: set by ``main``: late answers have gathered; send them.
         uplink_down: the last exchange failed; nobody is kept waiting for the control plane meanwhile.
         refusing: why nothing may be allowed at all (revoked, draining), or ``""``.
     """
@@ -121,6 +121,7 @@ class Books:
     lease_serial: int = 0
     wake_sync: Callable[[], None] = lambda: None
     wake_writer: Callable[[], None] = lambda: None
+    send_answers: Callable[[], None] = lambda: None
 
     def customer(self, name: str) -> Customer:
         """The entry of this customer, made when it is not there."""

@@ -15,6 +15,8 @@ from protocol.uplink_messages import FirstCall
 from protocol.violations import Violation
 
 RETRY_MS = 1_000
+DISK_PATIENCE_MS = 250
+"""How long a call waits for the journal beyond its deadline: the disk is near, and a commit takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,13 @@ class Admitted:
 
 
 def admit(
-    books: Books, call: Call, meters: dict[str, int], now_ms: int, *, last: bool, sized: dict[str, int] | None = None
+    books: Books, call: Call, meters: dict[str, int], now_ms: int, until_ms: int, *, sized: dict[str, int] | None = None
 ) -> Admitted | Decision | None:
     """Look for room on every limit that the call touches.
 
     Args:
         meters: what must fit, by meter.
-        last: answer now; the caller waits no longer.
+        until_ms: how long the caller waits for a lease; for the disk, a little longer (``DISK_PATIENCE_MS``).
         sized: what single-call bounds are measured against, when that is more than what must fit (an extension).
 
     Returns:
@@ -49,7 +51,7 @@ def admit(
     if books.refusing:
         return answers.undecided(entitlement, call.feature, books.refusing, None, RETRY_MS, staleness_ms)
     if entitlement is None:
-        return _first_sight(books, customer, call, meters, now_ms, last=last)
+        return _first_sight(books, customer, call, meters, now_ms, until_ms)
     code = feature_refusal(entitlement.status, customer.features.get(call.feature))
     if code is None and customer.ends_at_ms is not None and customer.ends_at_ms <= now_ms:
         books.look_again.add(customer.name)
@@ -64,7 +66,9 @@ def admit(
     if not isinstance(outcome, Wait):
         return Admitted(customer, entitlement, path)
     _seek(books, customer, outcome, meters, now_ms)
-    if not last and not (outcome.short and books.uplink_down):
+    if now_ms < (until_ms if outcome.short else until_ms + DISK_PATIENCE_MS) and not (
+        outcome.short and books.uplink_down
+    ):
         return None
     return _out_of_time(books, entitlement, path, outcome, meters, call.feature, now_ms)
 
@@ -101,7 +105,7 @@ def _seek(books: Books, customer: Customer, wait: Wait, meters: dict[str, int], 
 
 
 def _first_sight(
-    books: Books, customer: Customer, call: Call, meters: dict[str, int], now_ms: int, *, last: bool
+    books: Books, customer: Customer, call: Call, meters: dict[str, int], now_ms: int, until_ms: int
 ) -> Decision | None:
     staleness_ms = max(0, now_ms - books.confirmed_at_ms)
     if customer.unknown_until_ms > now_ms:
@@ -110,7 +114,7 @@ def _first_sight(
         customer.first_call = FirstCall(books.new_lease_id(), call.feature, call.subject, meters)
         books.look_again.add(customer.name)
         books.wake_sync()
-    if not last and not books.uplink_down:
+    if now_ms < until_ms and not books.uplink_down:
         return None
     why = "This customer is new to this host, and the control plane has not answered yet; try again."
     return answers.undecided(None, call.feature, why, None, RETRY_MS, staleness_ms)

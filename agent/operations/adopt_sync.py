@@ -46,7 +46,7 @@ def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms
     if not books.pending.empty:
         books.pending.urgent = books.pending.urgent or bool(reply.grants or reply.recalls)
         books.wake_writer()
-    try_again(books, touched, now_ms)
+    try_again(books, touched)
 
 
 def _unknown(books: Books, name: str, now_ms: int) -> None:

@@ -10,10 +10,10 @@ from protocol.local_messages import Check
 from protocol.units import normalise
 
 
-def check(books: Books, request: Check, now_ms: int, *, last: bool) -> Decision | None:
+def check(books: Books, request: Check, now_ms: int, until_ms: int) -> Decision | None:
     """The decision, or ``None`` while it waits for a first lease."""
     meters = normalise(request.amounts, {})
-    outcome = admit(books, request.call, meters, now_ms, last=last)
+    outcome = admit(books, request.call, meters, now_ms, until_ms)
     if not isinstance(outcome, Admitted):
         return outcome
     return answers.allowed(

@@ -13,7 +13,7 @@ from protocol.decisions import Decision
 from protocol.local_messages import ErrorReply, Extend, Problem
 
 
-def extend(books: Books, request: Extend, now_ms: int, *, last: bool) -> Decision | ErrorReply | None:
+def extend(books: Books, request: Extend, now_ms: int, until_ms: int) -> Decision | ErrorReply | None:
     """Hold so that ``request.amounts`` are held in all; what was held before stays held even when this is refused."""
     held = books.reservations.get(request.reservation)
     if held is None:
@@ -27,7 +27,7 @@ def extend(books: Books, request: Extend, now_ms: int, *, last: bool) -> Decisio
         **held.amounts,
         **{meter: max(total, held.amounts.get(meter, 0)) for meter, total in request.amounts.items()},
     }
-    outcome = admit(books, held.call, more, now_ms, last=last, sized={meter: totals[meter] for meter in more})
+    outcome = admit(books, held.call, more, now_ms, until_ms, sized={meter: totals[meter] for meter in more})
     if not isinstance(outcome, Admitted):
         return outcome
     for step in outcome.path.steps:

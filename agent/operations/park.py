@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from agent.core.books import PARKED_MAX, Attempt, Books, Parked
-from protocol.local_messages import ErrorReply, Problem, Reply
+
+HEAD = 64
+"""How many of a customer's waiting calls are tried when only time has passed; a lease that comes tries all of them."""
 
 
-def attend(books: Books, customer: str, attempt: Attempt, answer: Callable[[Reply], None], deadline_ms: int) -> None:
-    """Keep a call until ``attempt`` gives an answer or its deadline has come."""
+def attend(books: Books, customer: str, attempt: Attempt, deadline_ms: int) -> bool:
+    """Keep a call until ``attempt`` answers it; ``False`` when too many wait already."""
     if books.parked >= PARKED_MAX:
-        text = f"{PARKED_MAX} calls are waiting on this host already; try again later"
-        answer(ErrorReply(error=Problem("overloaded", text), retry=True))
-        return
-    books.customer(customer).parked.append(Parked(attempt, answer, deadline_ms))
+        return False
+    books.customer(customer).parked.append(Parked(attempt, deadline_ms))
     books.parked += 1
     books.counters.waited += 1
+    return True
 
 
-def try_again(books: Books, customers: Iterable[str], now_ms: int) -> None:
+def try_again(books: Books, customers: Iterable[str]) -> None:
     """Something changed for these customers: whoever waits for them is tried again, first come first served."""
     for name in customers:
         customer = books.customers.get(name)
         if customer is None or not customer.parked:
             continue
         waiting, customer.parked = customer.parked, []
-        books.parked -= len(waiting)
-        for parked in waiting:
-            reply = parked.attempt(parked.deadline_ms <= now_ms)
-            if reply is None:
-                customer.parked.append(parked)
-                books.parked += 1
-            else:
-                parked.answer(reply)
+        still = [parked for parked in waiting if not parked.attempt()]
+        books.parked += len(still) - len(waiting)
+        customer.parked = still + customer.parked
 
 
-def try_all(books: Books, now_ms: int) -> None:
-    """Try everybody again: deadlines have come, refusals have aged, or the control plane is out of reach."""
-    if books.parked:
-        try_again(books, [name for name, customer in books.customers.items() if customer.parked], now_ms)
+def try_due(books: Books, now_ms: int) -> None:
+    """Time has passed: try those whose deadline has come, and the first few of each customer (refusals age)."""
+    if not books.parked:
+        return
+    for customer in [customer for customer in books.customers.values() if customer.parked]:
+        waiting, customer.parked = customer.parked, []
+        still = [
+            parked
+            for position, parked in enumerate(waiting)
+            if (position >= HEAD and parked.deadline_ms > now_ms) or not parked.attempt()
+        ]
+        books.parked += len(still) - len(waiting)
+        customer.parked = still + customer.parked

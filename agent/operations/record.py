@@ -19,7 +19,7 @@ from protocol.units import normalise
 
 
 def record(
-    books: Books, request: Record, now_ms: int, wall_ms: int, *, last: bool
+    books: Books, request: Record, now_ms: int, wall_ms: int, until_ms: int
 ) -> Recorded | AfterCommit | ErrorReply | None:
     """Take the event in; a customer seen here for the first time is looked up first, while there is time.
 
@@ -40,7 +40,7 @@ def record(
         if customer.unknown_until_ms > now_ms:
             text = f"there is no customer {call.customer!r}; create it in the control plane, then repeat this request"
             return ErrorReply(error=Problem("customer_not_found", text, "call.customer"), retry=False)
-        if not last and not books.uplink_down and not books.refusing:
+        if now_ms < until_ms and not books.uplink_down and not books.refusing:
             books.look_again.add(call.customer)
             books.wake_sync()
             return None

@@ -11,7 +11,7 @@ from protocol.local_messages import ErrorReply, Problem, Usage, UsageReport
 from protocol.windows import WindowKind
 
 
-def report_usage(books: Books, request: Usage, now_ms: int, *, last: bool) -> UsageReport | ErrorReply | None:
+def report_usage(books: Books, request: Usage, now_ms: int, until_ms: int) -> UsageReport | ErrorReply | None:
     """What this agent knows; ``None`` while it waits for the first word on a customer."""
     customer = books.customer(request.customer)
     customer.last_used_ms = now_ms
@@ -21,7 +21,7 @@ def report_usage(books: Books, request: Usage, now_ms: int, *, last: bool) -> Us
             return ErrorReply(
                 error=Problem("customer_not_found", f"there is no customer {request.customer!r}", "customer")
             )
-        if last or books.uplink_down:
+        if now_ms >= until_ms or books.uplink_down:
             text = f"customer {request.customer!r} is new to this host, and the control plane does not answer"
             return ErrorReply(error=Problem("lease_unavailable", text, "customer"), retry=True)
         books.look_again.add(request.customer)

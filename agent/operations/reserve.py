@@ -14,7 +14,7 @@ from protocol.local_messages import Call, ErrorReply, Problem, Reserve
 from protocol.units import normalise
 
 
-def reserve(books: Books, request: Reserve, now_ms: int, *, last: bool) -> Decision | ErrorReply | None:
+def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decision | ErrorReply | None:
     """The decision, or ``None`` while it waits. Repeating a request changes nothing and gives the same hold again."""
     meters = normalise(request.amounts, {})
     known = books.reservations.get(request.reservation)
@@ -24,7 +24,7 @@ def reserve(books: Books, request: Reserve, now_ms: int, *, last: bool) -> Decis
     if ended is not None:
         text = f"reservation {request.reservation!r} has ended already; use a new id for a new call"
         return ErrorReply(error=Problem("reservation_ended", text, "reservation"))
-    outcome = admit(books, request.call, meters, now_ms, last=last)
+    outcome = admit(books, request.call, meters, now_ms, until_ms)
     if not isinstance(outcome, Admitted):
         return outcome
     lines = [take(books, step, meters[step.meter], now_ms) for step in outcome.path.steps]

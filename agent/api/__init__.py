@@ -1,0 +1,9 @@
+"""The agent's doors: one dispatch, two ways to speak to it.
+
+dispatch     a request to its operation, and the reply back, now or later
+listeners    sockets and their bytes: one task, one epoll, bounded in everything
+frames       the door for programs: length-prefixed msgpack, pipelined
+http         the door for curl and proxies: JSON over HTTP/1.1
+problems     what a refusal or an error is in HTTP
+sockets      makes the listening sockets appear, safely
+"""

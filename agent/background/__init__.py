@@ -1,0 +1,8 @@
+"""What the agent does again and again, without input: each loop looks at the books and does what is due.
+
+wake           "look again", said cheaply from plain functions
+write_events   the journal's only writer: group commit
+sync           events up, leases down
+watch          the hanging request through which changes arrive
+tick           deadlines, expiry, idle leases, stalled connections
+"""

@@ -1,0 +1,172 @@
+"""Events up, leases down: one exchange after another for as long as there is something to say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import stamina
+import trio
+
+from agent.background.wake import Wake
+from agent.background.write_events import Writer
+from agent.clock import SystemClock
+from agent.core.books import Books
+from agent.operations.adopt_sync import adopt_sync
+from agent.operations.compose_sync import compose_sync
+from agent.operations.park import try_due
+from agent.store.journal import BatchRow, Journal
+from agent.store.outbox import Outbox
+from agent.uplink import Uplink, UplinkDownError, UplinkRefusedError
+from protocol.events import EventBatch
+from protocol.uplink_messages import BATCHES_MAX
+
+GAP_S = 0.25
+"""Between exchanges that only carry news; an ask goes at once."""
+HEARTBEAT_S = 60.0
+REFUSED_RETRY_S = 30.0
+BATCH_BYTES_A_SYNC = 4 * 1024 * 1024
+WAIT_MAX_S = 5.0
+
+log = logging.getLogger("agent.sync")
+
+
+class Syncer:
+    """The one exchange at a time between this agent and its control plane."""
+
+    def __init__(
+        self, books: Books, journal: Journal, outbox: Outbox, writer: Writer, uplink: Uplink, clock: SystemClock
+    ) -> None:
+        self._books = books
+        self._journal = journal
+        self._outbox = outbox
+        self._writer = writer
+        self._uplink = uplink
+        self._clock = clock
+        self._snapshot = True
+        self._exchanging = trio.Lock()
+        self.wake = Wake()
+        self.state = "connecting"
+        self.last_error = ""
+        self.first_success = trio.Event()
+
+    async def run(self) -> None:
+        """Exchange whenever there is something to say, and once a minute all the same.
+
+        Raises:
+            QuarantinedError: this journal must not be used any longer.
+        """
+        self.wake.set()
+        while True:
+            await self.wake.wait_at_most(HEARTBEAT_S)
+            if not self._urgent:
+                await self._gather_news()
+            try:
+                await self._exchange_until_heard()
+            except UplinkRefusedError as refusal:
+                self._refused(refusal)
+                await trio.sleep(REFUSED_RETRY_S)
+                self.wake.set()
+
+    async def finish(self) -> bool:
+        """Say everything that is left to say, as the agent stops; ``False`` when it could not be said now."""
+        try:
+            for _ in range(100):
+                await self.exchange(stopping=True)
+                while not self._books.pending.empty:
+                    if not await self._writer.write_once():
+                        return False
+                if not self._outbox.events and not any(lease.done for lease in self._books.leases.values()):
+                    return True
+        except (UplinkDownError, UplinkRefusedError) as error:
+            log.error("stopping, but the control plane does not answer: %s", error)
+        return False
+
+    @property
+    def _urgent(self) -> bool:
+        books = self._books
+        return bool(books.asking or books.look_again or books.report_all)
+
+    async def _gather_news(self) -> None:
+        with trio.move_on_after(GAP_S):
+            while not self._urgent:
+                await self.wake.wait()
+
+    async def _exchange_until_heard(self) -> None:
+        """Repeat with growing, jittered pauses; each try carries what is true by then."""
+        retry = stamina.retry_context(
+            on=UplinkDownError, attempts=None, timeout=None, wait_initial=0.1, wait_max=WAIT_MAX_S, wait_jitter=1.0
+        )
+        async for attempt in retry:
+            with attempt:
+                try:
+                    await self.exchange(stopping=False)
+                except UplinkDownError as error:
+                    self._unheard(error)
+                    raise
+
+    async def exchange(self, *, stopping: bool) -> None:
+        """One sync: compose, send, adopt."""
+        async with self._exchanging:
+            await self._exchange(stopping=stopping)
+
+    async def _exchange(self, *, stopping: bool) -> None:
+        books = self._books
+        batches = await self._next_batches()
+        asked_at_ms = self._clock.monotonic_ms()
+        request = compose_sync(books, batches, asked_at_ms, snapshot=self._snapshot, stopping=stopping)
+        reply = await self._uplink.sync(request)
+        self._snapshot = False
+        if self.state != "connected":
+            log.info("the control plane answers")
+        if self.state == "refused":
+            books.refusing = ""
+        self.state, self.last_error, books.uplink_down = "connected", "", False
+        self.first_success.set()
+        books.counters.syncs += 1
+        for mark in reply.high_water:
+            books.counters.events_confirmed += self._outbox.confirm(mark.boot, mark.seq)
+        for trouble in reply.event_problems:
+            log.warning(
+                "event %s (boot %d, seq %d): %s: %s",
+                trouble.event,
+                trouble.boot,
+                trouble.seq,
+                trouble.code,
+                trouble.message,
+            )
+        adopt_sync(books, request, reply, asked_at_ms, self._clock.monotonic_ms())
+        books.send_answers()
+        if self._outbox.events or self._urgent:
+            self.wake.set()
+
+    async def _next_batches(self) -> list[EventBatch]:
+        keys = self._outbox.next_keys(BATCH_BYTES_A_SYNC, BATCHES_MAX)
+        if not keys:
+            return []
+        rows: list[BatchRow] = []
+        await self._writer.in_thread(partial(_extend_with, rows, partial(self._journal.read_batches, keys)))
+        return [EventBatch(row.boot, row.first, row.count, row.crc32, row.body) for row in rows]
+
+    def _unheard(self, error: UplinkDownError) -> None:
+        books = self._books
+        books.counters.sync_failures += 1
+        if self.state != "down":
+            log.warning("the control plane cannot be reached, going on with what is leased: %s", error)
+        self.state, self.last_error, books.uplink_down = "down", str(error), True
+        try_due(books, self._clock.monotonic_ms())
+        books.send_answers()
+
+    def _refused(self, refusal: UplinkRefusedError) -> None:
+        log.error("the control plane refuses this agent: %s", refusal)
+        self.state, self.last_error = "refused", str(refusal)
+        self._books.refusing = (
+            "The control plane has revoked this agent; nothing may be allowed here until it is enrolled."
+        )
+        try_due(self._books, self._clock.monotonic_ms())
+        self._books.send_answers()
+
+
+def _extend_with(rows: list[BatchRow], read: Callable[[], list[BatchRow]]) -> None:
+    rows.extend(read())

@@ -1,0 +1,63 @@
+"""The hanging request through which changes arrive: plan changes, recalls, capacity that came back."""
+
+from __future__ import annotations
+
+import logging
+
+import stamina
+import trio
+
+from agent.background.sync import WAIT_MAX_S, Syncer
+from agent.clock import SystemClock
+from agent.core.books import Books
+from agent.operations.park import try_again
+from agent.uplink import Uplink, UplinkDownError, UplinkRefusedError
+from protocol.uplink_messages import WatchReply
+
+REFUSED_RETRY_S = 30.0
+
+log = logging.getLogger("agent.watch")
+
+
+async def watch(books: Books, uplink: Uplink, syncer: Syncer, clock: SystemClock) -> None:
+    """Wait for changes for ever, and see to it that they are looked at."""
+    cursor = -1
+    await syncer.first_success.wait()
+    while True:
+        try:
+            cursor = await _watch_once(books, uplink, syncer, clock, cursor)
+        except UplinkRefusedError as refusal:
+            log.warning("not allowed to watch: %s", refusal)
+            await trio.sleep(REFUSED_RETRY_S)
+
+
+async def _watch_once(books: Books, uplink: Uplink, syncer: Syncer, clock: SystemClock, cursor: int) -> int:
+    retry = stamina.retry_context(
+        on=UplinkDownError, attempts=None, timeout=None, wait_initial=0.2, wait_max=WAIT_MAX_S, wait_jitter=1.0
+    )
+    async for attempt in retry:
+        with attempt:
+            reply = await uplink.watch(cursor)
+            # The first watch only learns where "now" is; what changed before that is asked about once.
+            take_note(books, reply, everything=cursor < 0)
+            books.confirmed_at_ms = clock.monotonic_ms()
+            if books.look_again or books.report_all:
+                syncer.wake.set()
+            books.send_answers()
+            return reply.cursor
+    raise AssertionError("a retry without a limit ends only by success")
+
+
+def take_note(books: Books, reply: WatchReply, *, everything: bool = False) -> None:
+    """Mark what must be looked at again, and try again whoever waits for capacity that came back."""
+    if reply.reset or everything:
+        books.look_again |= {name for name, customer in books.customers.items() if customer.entitlement}
+    books.look_again |= {name for name in reply.customers if name in books.customers}
+    if reply.recall or reply.reset:
+        books.report_all = True
+    returned = {name for name in reply.returned if name in books.customers}
+    if returned:
+        for allowance in books.allowances.values():
+            if allowance.customer in returned:
+                allowance.forget_denial()
+        try_again(books, returned)

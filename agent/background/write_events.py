@@ -1,0 +1,116 @@
+"""The journal's only writer: one transaction for everything that has gathered, then whoever waits for it is told."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from agent.background.wake import Wake
+from agent.core.books import Books
+from agent.core.pending import Group, applied
+from agent.operations.commit_group import to_write
+from agent.operations.park import try_again
+from agent.store.ballast import Ballast
+from agent.store.journal import Journal, is_full
+from agent.store.outbox import Outbox
+
+LINGER_S = 0.05
+"""How long a write that nobody waits for may wait for company."""
+FULL_RETRY_S = 0.5
+
+log = logging.getLogger("agent.journal")
+
+
+class Writer:
+    """Owns the journal's thread: everything that touches the file goes through ``in_thread``, one at a time."""
+
+    def __init__(
+        self, books: Books, journal: Journal, outbox: Outbox, ballast: Ballast, wall_ms: Callable[[], int]
+    ) -> None:
+        self._books = books
+        self._journal = journal
+        self._outbox = outbox
+        self._ballast = ballast
+        self._wall_ms = wall_ms
+        self._next_seq = 1
+        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._writing = trio.Lock()
+        self.wake = Wake()
+        self.disk_full = False
+
+    async def run(self) -> None:
+        """Write whenever there is something to write.
+
+        Raises:
+            sqlite3.Error, JournalDamagedError: the disk is broken, not full. What is on it decides at the next start.
+        """
+        while True:
+            await self.wake.wait()
+            if not self._books.pending.urgent:
+                await self.wake.wait_at_most(LINGER_S)
+            while not self._books.pending.empty:
+                if not await self.write_once():
+                    await trio.sleep(FULL_RETRY_S)
+
+    async def write_once(self) -> bool:
+        """Write one group; ``False`` when the disk is full (everything is kept and tried again)."""
+        async with self._writing:
+            return await self._write_group()
+
+    async def _write_group(self) -> bool:
+        books = self._books
+        waiting, books.waiting_for_disk = books.waiting_for_disk, set()
+        group = books.gather()
+        write = to_write(group, books.boot, self._next_seq, self._wall_ms())
+        try:
+            await self.in_thread(partial(self._journal.write, write))
+        except sqlite3.Error as error:
+            books.counters.commit_failures += 1
+            books.pending.put_back(group)
+            books.waiting_for_disk |= waiting
+            if not is_full(error):
+                log.critical("the journal cannot be written, stopping: %s", error)
+                raise
+            await self._make_room()
+            self._tell(group, on_disk=False)
+            return False
+        if write.batch is not None:
+            self._next_seq += write.batch.count
+            self._outbox.put(write.batch)
+            books.counters.events_written += write.batch.count
+            books.wake_sync()
+        self.disk_full = False
+        books.counters.commits += 1
+        applied(group)
+        self._tell(group, on_disk=True)
+        try_again(books, waiting)
+        books.send_answers()
+        return True
+
+    def _tell(self, group: Group, *, on_disk: bool) -> None:
+        for pending in group.events:
+            waiters, pending.waiters = list(pending.waiters), []
+            for tell in waiters:
+                tell(on_disk)
+        for tell in group.waiters:
+            tell(on_disk)
+        self._books.send_answers()
+
+    async def _make_room(self) -> None:
+        if not self.disk_full:
+            log.error("the disk is full: nothing is lost, but nothing new is recorded until there is room")
+        self.disk_full = True
+        self._ballast.drop()
+        try:
+            await self.in_thread(self._journal.shorten)
+        except sqlite3.Error as error:
+            log.warning("the journal could not be shortened: %s", error)
+
+    async def in_thread(self, work: Callable[[], object]) -> None:
+        """Run blocking work on the journal; never abandoned half-way."""
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(work, limiter=self._one_at_a_time)

@@ -1,0 +1,244 @@
+"""Wires the agent's rooms together and runs them until it is told to stop."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import resource
+import signal
+import sqlite3
+from functools import partial
+from importlib.metadata import version
+
+import stamina
+import trio
+
+from agent.api.dispatch import Dispatch
+from agent.api.frames import BUSY, FramesDoor
+from agent.api.http import HttpDoor
+from agent.api.listeners import Listeners
+from agent.api.sockets import FRAMES_NAME, HTTP_NAME, listen_loopback, listen_unix
+from agent.background.sync import WAIT_MAX_S, Syncer
+from agent.background.tick import tick
+from agent.background.watch import watch
+from agent.background.write_events import Writer
+from agent.clock import SystemClock, machine_boot, random_id
+from agent.core.books import Books
+from agent.operations.give_back import give_back
+from agent.operations.report_status import report_status
+from agent.operations.restore import restore
+from agent.settings import Settings
+from agent.store import ballast as ballast_store
+from agent.store import data_dir, identity
+from agent.store.journal import Journal, JournalDamagedError, open_journal, set_aside
+from agent.store.outbox import Outbox
+from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefusedError
+from protocol.local_messages import StatusReport
+from protocol.uplink_messages import EnrollReply, EnrollRequest
+
+DRAIN_S = 8.0
+IN_FLIGHT_S = 2.0
+
+log = logging.getLogger("agent")
+
+
+class Agent:
+    """One running agent."""
+
+    def __init__(self, settings: Settings, clock: SystemClock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._started_ms = clock.monotonic_ms()
+        self._journal, self.books, self._outbox = remember(settings, clock)
+        self._ballast = ballast_store.Ballast(settings.data_dir)
+        self._ballast.take_up()
+        self._uplink = Uplink(settings.control_plane_url, settings.ca_file)
+        self._writer = Writer(self.books, self._journal, self._outbox, self._ballast, clock.wall_ms)
+        self._syncer = Syncer(self.books, self._journal, self._outbox, self._writer, self._uplink, clock)
+        self._listeners = Listeners(clock.monotonic_ms, settings.connections_max, BUSY)
+        self.books.wake_writer = self._writer.wake.set
+        self.books.wake_sync = self._syncer.wake.set
+        self.books.send_answers = self._listeners.flush
+        self._version = version("allotment-programs")
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain.
+
+        Raises:
+            SocketTakenError: another agent serves these sockets.
+            QuarantinedError: the journal must not be used any longer; it has been set aside.
+            sqlite3.Error, JournalDamagedError: the disk is broken.
+        """
+        self._listen()
+        async with self._uplink, trio.open_nursery() as nursery:
+            nursery.start_soon(self._listeners.run)
+            nursery.start_soon(self._writer.run)
+            nursery.start_soon(tick, self.books, self._clock, self._listeners.sweep, self._ballast)
+            nursery.start_soon(self._talk)
+            gc.collect()
+            gc.freeze()  # what is here now stays; a full collection over it would stall calls for tens of milliseconds
+            log.info(
+                "serving on %s (journal %s, boot %d)", self._settings.socket_dir, self.books.journal, self.books.boot
+            )
+            await _told_to_stop()
+            await self._drain()
+            nursery.cancel_scope.cancel()
+        self._journal.close()
+
+    def _listen(self) -> None:
+        settings = self._settings
+        dispatch = Dispatch(self.books, self._clock, self.status)
+        frames = listen_unix(settings.socket_dir / FRAMES_NAME, settings.socket_mode)
+        self._listeners.listen(frames, partial(FramesDoor, dispatch))
+        http = listen_unix(settings.socket_dir / HTTP_NAME, settings.socket_mode)
+        self._listeners.listen(http, partial(HttpDoor, dispatch, self._is_ready, guarded=False))
+        if settings.http_port:
+            loopback = listen_loopback(settings.http_port)
+            self._listeners.listen(loopback, partial(HttpDoor, dispatch, self._is_ready, guarded=True))
+
+    async def _talk(self) -> None:
+        """Enrol if need be, then keep in touch."""
+        known = identity.load(self._settings.data_dir)
+        while known is None:
+            known = await self._enroll()
+        self._uplink.token = known.token
+        self.books.agent = known.agent
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._syncer.run)
+            nursery.start_soon(watch, self.books, self._uplink, self._syncer, self._clock)
+
+    async def _enroll(self) -> EnrollReply | None:
+        if self._settings.join_token is None:
+            self._syncer.state = "not_enrolled"
+            log.error("this agent has no identity yet and no ALLOTMENT_JOIN_TOKEN to get one; it can allow nothing")
+            await trio.sleep_forever()
+        request = EnrollRequest(self._settings.join_token or "", self._settings.agent_name)
+        try:
+            async for attempt in stamina.retry_context(
+                on=UplinkDownError, attempts=None, timeout=None, wait_initial=0.1, wait_max=WAIT_MAX_S
+            ):
+                with attempt:
+                    try:
+                        reply = await self._uplink.enroll(request)
+                    except UplinkDownError as error:
+                        self._syncer.state, self._syncer.last_error = "down", str(error)
+                        self.books.uplink_down = True
+                        raise
+        except UplinkRefusedError as refusal:
+            self._syncer.state, self._syncer.last_error = "refused", str(refusal)
+            log.error("the control plane does not take the join token: %s", refusal)
+            await trio.sleep(30)
+            return None
+        identity.save(self._settings.data_dir, reply)
+        self.books.uplink_down = False
+        log.info("enrolled as %s", reply.agent)
+        return reply
+
+    async def _drain(self) -> None:
+        """Stop taking calls, let those in flight end, put everything on disk, give everything back."""
+        log.info("stopping")
+        self._listeners.stop_accepting()
+        with trio.move_on_after(IN_FLIGHT_S):
+            while self.books.parked:  # noqa: ASYNC110 - plain functions empty it, one by one; nobody could set an event
+                await trio.sleep(0.02)
+        self.books.refusing = "This agent is stopping; ask again in a moment."
+        give_back(self.books, self._clock.monotonic_ms(), everything=True)
+        while not self.books.pending.empty:
+            if not await self._writer.write_once():
+                break
+        said = False
+        with trio.move_on_after(DRAIN_S):
+            if self._uplink.token:
+                said = await self._syncer.finish()
+        level = logging.INFO if said else logging.ERROR
+        log.log(level, "stopped; %d events on disk wait for the next start", self._outbox.events)
+
+    def _is_ready(self) -> bool:
+        """Whether this agent can decide: it has spoken with its control plane, or remembers that it had."""
+        return self._syncer.first_success.is_set() or any(
+            customer.entitlement for customer in self.books.customers.values()
+        )
+
+    def status(self) -> StatusReport:
+        """What ``status`` answers."""
+        oldest = self._outbox.oldest_at_ms()
+        now_ms = self._clock.monotonic_ms()
+        return report_status(
+            self.books,
+            now_ms,
+            version=self._version,
+            state="storage_full" if self._writer.disk_full else "ready" if self._is_ready() else "starting",
+            uptime_ms=now_ms - self._started_ms,
+            control_plane={
+                "url": self._settings.control_plane_url,
+                "state": self._syncer.state,
+                "error": self._syncer.last_error or None,
+                "sqlite": sqlite3.sqlite_version,
+            },
+            outbox_events=self._outbox.events + len(self.books.pending.events),
+            oldest_unsent_ms=0 if oldest is None else max(0, self._clock.wall_ms() - oldest),
+            connections=len(self._listeners),
+        )
+
+
+def remember(settings: Settings, clock: SystemClock) -> tuple[Journal, Books, Outbox]:
+    """Open the journal and fill memory from it. A damaged one is set aside, never deleted, and a new one begun."""
+    try:
+        return _remember(settings, clock)
+    except JournalDamagedError as damage:
+        kept = set_aside(settings.data_dir, f"damaged-{clock.wall_ms()}")
+        log.critical("%s; it is kept as %s, and this agent begins with a new one and no leases", damage, kept)
+        return _remember(settings, clock)
+
+
+def _remember(settings: Settings, clock: SystemClock) -> tuple[Journal, Books, Outbox]:
+    journal = open_journal(settings.data_dir)
+    try:
+        here, now_ms = machine_boot(), clock.monotonic_ms()
+        offset_ms = clock.wall_ms() - now_ms
+        name = journal.meta("journal") or random_id()
+        boot = int(journal.meta("boot") or 0) + 1
+        shift_ms = 0
+        if journal.meta("machine_boot") not in (None, here):
+            shift_ms = int(journal.meta("offset_ms") or offset_ms) - offset_ms
+        contents = journal.contents()
+        books = Books(settings.agent_name, name, boot, random_id(), confirmed_at_ms=now_ms)
+        restore(books, contents, now_ms, shift_ms)
+        journal.put_meta({"journal": name, "boot": str(boot), "machine_boot": here, "offset_ms": str(offset_ms)})
+    except JournalDamagedError:
+        journal.close()
+        raise
+    outbox = Outbox()
+    for batch in contents.outbox:
+        outbox.put(batch)
+    return journal, books, outbox
+
+
+async def _told_to_stop() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            return
+
+
+def run(settings: Settings) -> None:
+    """Run one agent until it is told to stop.
+
+    Raises:
+        DirectoryTakenError, SocketTakenError: another agent is there already.
+        QuarantinedError: the journal has been set aside; start again.
+    """
+    data_dir.claim(settings.data_dir)
+    _raise_descriptor_limit(settings.connections_max + 64)
+    agent = Agent(settings, SystemClock())
+    try:
+        trio.run(agent.run, strict_exception_groups=False)
+    except QuarantinedError:
+        set_aside(settings.data_dir, f"quarantined-{agent.books.journal}")
+        raise
+
+
+def _raise_descriptor_limit(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))

@@ -1,0 +1,146 @@
+"""Speaks HTTPS to the control plane: enrol, sync, watch. Turns what goes wrong into three kinds of fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+import msgspec
+
+from protocol.codec import JsonDecoder, MsgpackDecoder, encode_json, encode_msgpack
+from protocol.uplink_messages import (
+    ENROLL_PATH,
+    MSGPACK,
+    SYNC_PATH,
+    WATCH_PATH,
+    EnrollReply,
+    EnrollRequest,
+    SyncReply,
+    SyncRequest,
+    WatchReply,
+)
+from protocol.violations import Violation
+
+T = TypeVar("T")
+
+SYNC_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 5.0
+WATCH_WAIT_MS = 45_000
+REPLY_BYTES_MAX = 32 * 1024 * 1024
+
+_sync_reply = MsgpackDecoder(SyncReply)
+_watch_reply = MsgpackDecoder(WatchReply)
+_enroll_reply = JsonDecoder(EnrollReply)
+
+
+class UplinkDownError(Exception):
+    """The control plane cannot be reached, or is not able to answer now: try again later."""
+
+
+class UplinkRefusedError(Exception):
+    """The control plane does not accept us: the token is unknown, expired or revoked."""
+
+
+class QuarantinedError(Exception):
+    """The control plane knows that this journal is a copy or was rolled back: it must never be used again."""
+
+
+class Uplink:
+    """One agent's line to its control plane. Close it by leaving its ``async with`` block."""
+
+    def __init__(self, url: str, ca_file: Path | None, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            verify=str(ca_file) if ca_file else True,
+            timeout=httpx.Timeout(SYNC_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            headers={"user-agent": "allotment-agent"},
+            transport=transport,
+            trust_env=False,
+        )
+        self.token: str | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def enroll(self, request: EnrollRequest) -> EnrollReply:
+        """Trade the join token for an identity."""
+        body = await self._send("POST", ENROLL_PATH, encode_json(request), {"content-type": "application/json"})
+        return _read(_enroll_reply, body)
+
+    async def sync(self, request: SyncRequest) -> SyncReply:
+        """One exchange. Safe to repeat with the same or a newer request."""
+        body = await self._send("POST", SYNC_PATH, encode_msgpack(request), {"content-type": MSGPACK})
+        return _read(_sync_reply, body)
+
+    async def watch(self, cursor: int) -> WatchReply:
+        """Wait until something may have changed since ``cursor``, or for a while."""
+        path = f"{WATCH_PATH}?cursor={cursor}&wait_ms={WATCH_WAIT_MS}"
+        timeout = httpx.Timeout(WATCH_WAIT_MS / 1_000 + SYNC_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        return _read(_watch_reply, await self._send("GET", path, None, {}, timeout))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: httpx.Timeout | None = None,
+    ) -> bytes:
+        headers = {**headers, **({"authorization": f"Bearer {self.token}"} if self.token else {})}
+        request = self._client.build_request(
+            method, path, content=body, headers=headers, timeout=timeout or self._client.timeout
+        )
+        try:
+            answer = await self._client.send(request, stream=True)
+            try:
+                return await _body_of(answer)
+            finally:
+                await answer.aclose()
+        except httpx.HTTPError as error:
+            raise UplinkDownError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+
+
+async def _body_of(answer: httpx.Response) -> bytes:
+    """The body of a good answer.
+
+    Raises:
+        UplinkDownError, UplinkRefusedError, QuarantinedError: by what the control plane said instead.
+    """
+    parts = bytearray()
+    async for part in answer.aiter_bytes():
+        parts += part
+        if len(parts) > REPLY_BYTES_MAX:
+            raise UplinkDownError(f"the answer is larger than {REPLY_BYTES_MAX} bytes")
+    if answer.status_code < 300:
+        return bytes(parts)
+    code, detail = _problem(bytes(parts))
+    said = f"{answer.status_code} {code or answer.reason_phrase}: {detail}" if detail else f"{answer.status_code}"
+    if answer.status_code in (401, 403):
+        raise UplinkRefusedError(said)
+    if answer.status_code == 409 and code == "journal_quarantined":
+        raise QuarantinedError(said)
+    raise UplinkDownError(said)
+
+
+def _problem(body: bytes) -> tuple[str, str]:
+    """Code and detail of problem details, as far as there are any."""
+    try:
+        said = msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "", ""
+    return str(said.get("code", ""))[:100], str(said.get("detail", ""))[:500]
+
+
+def _read(decode: Callable[[bytes], T], body: bytes) -> T:
+    try:
+        return decode(body)
+    except Violation as wrong:
+        raise UplinkDownError(f"the answer cannot be read: {wrong}") from wrong
