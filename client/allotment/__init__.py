@@ -1,0 +1,59 @@
+"""Asks the Allotment agent on this host whether a customer may use an LLM feature now, and tells it what was used.
+
+blocking       ``Client``, for threads
+asynchronous   ``AsyncClient``, for asyncio and Trio
+metered        ``with client.metered(...)``: reserve, then end the reservation on every way out
+flights        a call in flight, and the rules by which it ends
+requests       the requests, one function each
+answers        what the agent answers, as frozen values
+errors         everything that can go wrong
+attempts       deadlines, repetition, and what becomes of a reply
+connections    blocking connections and their pool
+pipelines      one async connection shared by many calls
+runtimes       what is needed of asyncio or Trio
+wire           frames and msgpack
+"""
+
+from __future__ import annotations
+
+from allotment.answers import Decision, LimitState, Recorded, Reservation, StatusReport, UsageReport
+from allotment.asynchronous import AsyncClient
+from allotment.blocking import Client
+from allotment.errors import (
+    AgentError,
+    AgentUnavailable,
+    AllotmentError,
+    Blocked,
+    Refused,
+    RequestInvalid,
+    ReservationConflict,
+    ReservationEnded,
+    ReservationNotFound,
+    Throttled,
+)
+from allotment.metered import AsyncMeteredCall, MeteredCall
+from allotment.requests import Call
+
+__all__ = [
+    "AgentError",
+    "AgentUnavailable",
+    "AllotmentError",
+    "AsyncClient",
+    "AsyncMeteredCall",
+    "Blocked",
+    "Call",
+    "Client",
+    "Decision",
+    "LimitState",
+    "MeteredCall",
+    "Recorded",
+    "Refused",
+    "RequestInvalid",
+    "Reservation",
+    "ReservationConflict",
+    "ReservationEnded",
+    "ReservationNotFound",
+    "StatusReport",
+    "Throttled",
+    "UsageReport",
+]
