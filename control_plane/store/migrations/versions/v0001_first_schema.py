@@ -164,6 +164,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('leases', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_leases_agent_journal_status'), ['agent', 'journal', 'status'], unique=False)
+        batch_op.create_index(batch_op.f('ix_leases_agent_lease'), ['agent', 'lease'], unique=True)
+        batch_op.create_index(batch_op.f('ix_leases_status_renewed_at_ms'), ['status', 'renewed_at_ms'], unique=False)
         batch_op.create_index(batch_op.f('ix_leases_customer_counter_scope_value_window_start_ms_status'), ['customer', 'counter', 'scope_value', 'window_start_ms', 'status'], unique=False)
 
     op.create_table('meters',
