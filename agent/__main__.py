@@ -24,9 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="allotment-agent",
         description="The per-host agent of Allotment. It is configured by the environment.",
-        epilog="ALLOTMENT_CONTROL_PLANE_URL (required), ALLOTMENT_JOIN_TOKEN or ALLOTMENT_JOIN_TOKEN_FILE (at the first "
-        "start), ALLOTMENT_AGENT_NAME, ALLOTMENT_DATA_DIR, ALLOTMENT_SOCKET_DIR, ALLOTMENT_SOCKET_MODE, ALLOTMENT_HTTP_PORT, "
-        "ALLOTMENT_CA_FILE, ALLOTMENT_CONNECTIONS_MAX.",
+        epilog="ALLOTMENT_CONTROL_PLANE_URL (required); ALLOTMENT_JOIN_TOKEN or ALLOTMENT_JOIN_TOKEN_FILE (to enrol, "
+        "at the first start); ALLOTMENT_AGENT_NAME, ALLOTMENT_DATA_DIR, ALLOTMENT_SOCKET_DIR, ALLOTMENT_SOCKET_MODE, "
+        "ALLOTMENT_HTTP_PORT, ALLOTMENT_CA_FILE, ALLOTMENT_CONNECTIONS_MAX.",
     )
     parser.add_argument(
         "command",

@@ -231,10 +231,18 @@ def run(settings: Settings) -> None:
     _raise_descriptor_limit(settings.connections_max + 64)
     agent = Agent(settings, SystemClock())
     try:
-        trio.run(agent.run, strict_exception_groups=False)
-    except QuarantinedError:
-        set_aside(settings.data_dir, f"quarantined-{agent.books.journal}")
-        raise
+        trio.run(agent.run)
+    except BaseExceptionGroup as group:
+        first = _first_of(group)
+        if isinstance(first, QuarantinedError):
+            set_aside(settings.data_dir, f"quarantined-{agent.books.journal}")
+        raise first from group
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first fault in a group: one broken loop ends the agent, and the others are cancelled with it."""
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _raise_descriptor_limit(wanted: int) -> None:

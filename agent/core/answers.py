@@ -19,6 +19,8 @@ MESSAGES = {
     Code.SUBSCRIPTION_PAUSED: "The subscription of this customer is paused; resume it to go on.",
 }
 
+OVERAGE = "Allowed beyond the limit, as overage that the plan permits."
+
 
 def limit_state(step: Step, now_ms: int, granted: bool) -> LimitState:
     """How one counted limit stands, as far as this agent knows."""
@@ -79,35 +81,23 @@ def allowed(
         if step.meter == OUTPUT_TOKENS:
             free = allowance.free(now_ms, drain=step.drain) + (meters[OUTPUT_TOKENS] if reservation else 0)
             payable = free if payable is None else min(payable, free)
-    code = Code.SOFT_LIMIT_EXCEEDED if soft else Code.OK
-    message = "Allowed beyond the limit, as overage that the plan permits." if soft else MESSAGES[Code.OK]
-    if tightest is None:
-        return Decision(
-            decision=Verdict.ALLOW,
-            has_access=True,
-            code=code,
-            message=message,
-            feature=feature,
-            reservation=reservation,
-            plan=entitlement.plan,
-            policy_version=entitlement.version,
-            staleness_ms=staleness_ms,
-        )
-    allowance = tightest.allowance
-    limit_amount = tightest.limit.amount or 0
-    current = allowance.window_ends_at_ms > now_ms
+    amount, resets_at, resets_in_ms = None, None, None
+    if tightest is not None:
+        amount, allowance = tightest.limit.amount, tightest.allowance
+        if allowance.window_ends_at_ms > now_ms:
+            resets_at, resets_in_ms = allowance.resets_at, allowance.window_ends_at_ms - now_ms
     return Decision(
         decision=Verdict.ALLOW,
         has_access=True,
-        code=code,
-        message=message,
+        code=Code.SOFT_LIMIT_EXCEEDED if soft else Code.OK,
+        message=OVERAGE if soft else MESSAGES[Code.OK],
         feature=feature,
-        limiting=tightest.limit.key,
-        amount=limit_amount,
-        usage=usage,
-        remaining=max(0, limit_amount - usage),
-        resets_at=allowance.resets_at if current else None,
-        resets_in_ms=allowance.window_ends_at_ms - now_ms if current else None,
+        limiting=tightest.limit.key if tightest else None,
+        amount=amount,
+        usage=usage if tightest else None,
+        remaining=None if amount is None else max(0, amount - usage),
+        resets_at=resets_at,
+        resets_in_ms=resets_in_ms,
         reservation=reservation,
         max_output_tokens=payable,
         plan=entitlement.plan,

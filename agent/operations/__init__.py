@@ -5,6 +5,7 @@ check               may this call go ahead?
 reserve             hold it
 extend              hold more of it
 settle              what it really used
+enter_event         a usage event on its way to the disk, with what it charges
 release             it did not happen
 record              usage that nobody had reserved
 expire              calls in flight whose life is over
@@ -14,5 +15,6 @@ park                calls that wait, and when they are tried again
 compose_sync        what to say to the control plane
 adopt_sync          what the control plane answered
 give_back           leases that go home
+commit_group        what memory gathered, in the shapes of the journal
 restore             memory from the journal, at the start
 """

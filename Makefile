@@ -1,0 +1,42 @@
+# Every command sets itself up: a virtual environment in .venv, filled by pip, made anew when a pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench kill-rounds clean
+
+help: ## Say what each command does.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+run: $(READY) ## Meter a real LLM workload with three real agents, kill one, and audit the books (ONCE=1 exits at the end).
+	@$(BIN)/python -m examples.quickstart
+
+test: $(READY) ## Run every test: rules, programs, faults, both databases, Kubernetes, style.
+	$(BIN)/pytest $(ARGS)
+
+lint: $(READY) ## Check formatting, lint, types and layers alone.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Measure decisions beside a bare echo server and Redis, events to disk, and memory (ARGS=--quick for a glance).
+	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+kill-rounds: $(READY) ## Kill an agent 100 times under load and compare what callers were told with the ledger.
+	$(BIN)/python tests/benchmarks/kill_rounds.py $(ARGS)
+
+clean: ## Remove the virtual environment and everything that was made.
+	rm -rf $(VENV) var tests/benchmarks/build
+
+$(READY): pyproject.toml client/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	@echo "Setting up $(VENV) (about a minute, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -e ./client
+	@touch $(READY)
