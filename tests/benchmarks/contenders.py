@@ -93,7 +93,6 @@ def load_scripts(socket: Path) -> tuple[str, str]:
 
 def agent(one: Agent) -> list[Contender]:
     """The running agent, twice: with the whole reserve and settle, and with checks alone."""
-    assert one.process is not None
 
     def upload() -> None:
         one.wait_for_upload(60.0)

@@ -68,6 +68,38 @@ class Samples:
         ratios = [read(one) / read(other) for one, other in pairs if read(other)]
         return median(ratios) if ratios else None
 
+    def as_report(self, contenders: Sequence[str], to: Sequence[str]) -> dict[str, Any]:
+        """Medians for each shape and contender, and ratios to each of ``to``."""
+        return {
+            shape: {name: self._row(shape, name, to) for name in contenders if name in samples}
+            for shape, samples in self.by.items()
+        }
+
+    def _row(self, shape: str, name: str, to: Sequence[str]) -> dict[str, Any]:
+        def first_p50_us(sample: Sample) -> float:
+            return next(iter(sample.p50_us.values()))
+
+        def ratios(read: Callable[[Sample], float]) -> dict[str, float]:
+            found = {other: self.ratio(shape, name, other, read) for other in to if other != name}
+            return {other: ratio for other, ratio in found.items() if ratio is not None}
+
+        samples = self.by[shape][name]
+        return {
+            "per_s": self.middle(shape, name, lambda one: one.per_s),
+            "per_s_to": ratios(lambda one: one.per_s),
+            "cpu_us": self.middle(shape, name, lambda one: one.cpu_us),
+            "cpu_to": ratios(lambda one: one.cpu_us),
+            "p50_to": ratios(first_p50_us),
+            "steps": {
+                step: {
+                    "p50_us": median(one.p50_us[step] for one in samples),
+                    "p99_us": median(one.p99_us[step] for one in samples),
+                }
+                for step in samples[0].p50_us
+            },
+            "wrong": sum(one.wrong for one in samples),
+        }
+
 
 def run_load(load: Path, contender: Contender, shape: Shape, seconds: float, scratch: Path) -> Sample:
     """One run of the load generator against one server.

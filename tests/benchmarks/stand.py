@@ -130,7 +130,13 @@ class Agent:
     sockets: Path
     plane: ControlPlane
     core: int | None = None
-    process: Running | None = None
+    started: Running | None = None
+
+    @property
+    def process(self) -> Running:
+        """The process that was started last."""
+        assert self.started is not None, "not started"
+        return self.started
 
     @property
     def frames(self) -> Path:
@@ -139,17 +145,21 @@ class Agent:
 
     def start(self) -> Running:
         """Start it, again if need be, on the same data directory; wait until it answers."""
+        self.spawn()
+        processes.wait_until("the agent answers", lambda: processes.answers_on(self.frames), of=self.process)
+        return self.process
+
+    def spawn(self) -> None:
+        """Start it and wait for nothing."""
         for one in (self.directory, self.sockets):
             one.mkdir(parents=True, exist_ok=True)
-        self.process = processes.start(f"agent-{self.name}", [program("allotment-agent")], self.directory, {
+        self.started = processes.start(f"agent-{self.name}", [program("allotment-agent")], self.directory, {
             "ALLOTMENT_CONTROL_PLANE_URL": self.plane.url,
             "ALLOTMENT_AGENT_NAME": self.name,
             "ALLOTMENT_JOIN_TOKEN": self.plane.join_token,
             "ALLOTMENT_DATA_DIR": str(self.directory / "data"),
             "ALLOTMENT_SOCKET_DIR": str(self.sockets),
         }, self.core)  # fmt: skip
-        processes.wait_until("the agent answers", lambda: processes.answers_on(self.frames), of=self.process)
-        return self.process
 
     def status(self) -> StatusReport:
         """What it says of itself."""
