@@ -66,7 +66,7 @@ class MeteredCall(_Metered):
         request, wider = self._extend(more)
         decision = self._client.ask(request, Decision, self._timeout_s)
         if decision.allowed:
-            self.held = wider
+            self.held = dict(decision.reservation.amounts) if decision.reservation else wider
         return decision
 
     def __enter__(self) -> Self:
@@ -137,7 +137,7 @@ class AsyncMeteredCall(_Metered):
         request, wider = self._extend(more)
         decision = await self._client.ask(request, Decision, self._timeout_s)
         if decision.allowed:
-            self.held = wider
+            self.held = dict(decision.reservation.amounts) if decision.reservation else wider
         return decision
 
     async def __aenter__(self) -> Self:
