@@ -121,7 +121,7 @@ static void put_request(struct connection *c, uint32_t index, uint64_t now) {
     unsigned char *at = c->out + c->out_to;
     memcpy(at, t->bytes, t->length);
     if (t->id_at != NONE)
-        for (int i = 0; i < 4; i++) at[t->id_at + (uint32_t)i] = (unsigned char)(index >> (24 - 8 * i));
+        for (int i = 0; i < 4; i++) at[t->id_at + (uint32_t)i] = (unsigned char)((index + 1) >> (24 - 8 * i));
     for (uint32_t i = 0; i < HEX_DIGITS && t->reservation_at != NONE; i++)
         at[t->reservation_at + i] = (unsigned char)"0123456789abcdef"[slot->reservation >> (4 * (HEX_DIGITS - 1 - i)) & 15];
     c->out_to += t->length;
@@ -154,10 +154,11 @@ static void take_answer(struct connection *c, uint32_t index, const unsigned cha
         begin_call(c, index, now);
 }
 
-/* The first `id` of an answer is the request's: our encoders write it before anything that could hold another. */
+/* The first `id` of an answer is the request's: our encoders write it before anything that could hold another. It is
+ * the slot's number from 1, because 0 is the default and is left out. */
 static uint32_t id_of(const unsigned char *body, size_t length) {
     const unsigned char *at = memmem(body, length, "\xa2id", 3);
-    if (at == NULL) return 0; /* zero is the default and is left out */
+    if (at == NULL) return NONE;
     at += 3;
     if (*at < 0x80) return *at;
     if (*at == 0xcc) return at[1];
@@ -176,8 +177,8 @@ static size_t one_answer(struct connection *c, const unsigned char *bytes, size_
     }
     if (length < 4 || length - 4 < u32(bytes)) return 0;
     uint32_t id = id_of(bytes + 4, u32(bytes));
-    if (id >= depth) fprintf(stderr, "an answer to nothing asked: id %u\n", id), exit(1);
-    take_answer(c, id, bytes + 4, u32(bytes), now);
+    if (id < 1 || id > depth) fprintf(stderr, "an answer to nothing asked: id %u\n", id), exit(1);
+    take_answer(c, id - 1, bytes + 4, u32(bytes), now);
     return 4 + (size_t)u32(bytes);
 }
 
