@@ -96,7 +96,7 @@ class Request:
     """A request as it goes on the wire, but for its id.
 
     Attributes:
-        fields: with ``op`` first and ``id``, which whoever sends it fills in, second.
+        fields: with ``op`` first; whoever sends it adds the ``id``.
         kind: of the answer that belongs to it.
         waits: the agent may wait before it answers (``deadline_ms``).
     """
@@ -114,13 +114,13 @@ def new_id() -> str:
 def check(customer: str, feature: str, **options: Unpack[CheckOptions]) -> Request:
     """May this call go ahead?"""
     wanted: dict[str, Any] = dict(options)
-    fields = {"op": "check", "id": 0, "call": _call(customer, feature, wanted).as_map()}
+    fields = {"op": "check", "call": _call(customer, feature, wanted).as_map()}
     return _finished(fields, wanted, "decision", waits=True)
 
 
 def reserve(call: Call, reservation: str, options: Mapping[str, Any]) -> Request:
     """Hold amounts for a call in flight."""
-    fields = {"op": "reserve", "id": 0, "reservation": reservation, "call": call.as_map()}
+    fields = {"op": "reserve", "reservation": reservation, "call": call.as_map()}
     return _finished(fields, dict(options), "decision", waits=True)
 
 
@@ -133,7 +133,7 @@ def split_reserve(customer: str, feature: str, options: ReserveOptions) -> tuple
 
 def extend(reservation: str, amounts: Mapping[str, int], ttl_ms: int | None, deadline_ms: int) -> Request:
     """Hold so that ``amounts`` are held in all."""
-    fields: dict[str, Any] = {"op": "extend", "id": 0, "reservation": reservation, "amounts": dict(amounts)}
+    fields: dict[str, Any] = {"op": "extend", "reservation": reservation, "amounts": dict(amounts)}
     return _finished(fields, {"ttl_ms": ttl_ms, "deadline_ms": deadline_ms or None}, "decision", waits=False)
 
 
@@ -141,7 +141,7 @@ def settle(reservation: str, **used: Unpack[SettleOptions]) -> Request:
     """What a reservation really used."""
     wanted: dict[str, Any] = dict(used)
     call = wanted.pop("call", None)
-    request = _finished({"op": "settle", "id": 0, "reservation": reservation}, wanted, "recorded")
+    request = _finished({"op": "settle", "reservation": reservation}, wanted, "recorded")
     if call is not None:
         request.fields["call"] = call.as_map()
     return request
@@ -149,26 +149,26 @@ def settle(reservation: str, **used: Unpack[SettleOptions]) -> Request:
 
 def release(reservation: str) -> Request:
     """The call did not happen."""
-    return Request({"op": "release", "id": 0, "reservation": reservation}, "recorded")
+    return Request({"op": "release", "reservation": reservation}, "recorded")
 
 
 def record(customer: str, feature: str, **options: Unpack[RecordOptions]) -> Request:
     """Usage that nobody reserved."""
     wanted: dict[str, Any] = dict(options)
     event = wanted.pop("event", None) or new_id()
-    fields = {"op": "record", "id": 0, "event": event, "call": _call(customer, feature, wanted).as_map()}
+    fields = {"op": "record", "event": event, "call": _call(customer, feature, wanted).as_map()}
     return _finished(fields, wanted, "recorded")
 
 
 def usage(customer: str, feature: str | None, user: str | None, deadline_ms: int | None) -> Request:
     """How the limits of a customer stand."""
     wanted = {"feature": feature, "user": user, "deadline_ms": deadline_ms}
-    return _finished({"op": "usage", "id": 0, "customer": customer}, wanted, "usage", waits=True)
+    return _finished({"op": "usage", "customer": customer}, wanted, "usage", waits=True)
 
 
 def status() -> Request:
     """How the agent itself is."""
-    return Request({"op": "status", "id": 0}, "status")
+    return Request({"op": "status"}, "status")
 
 
 def _call(customer: str, feature: str, wanted: dict[str, Any]) -> Call:
