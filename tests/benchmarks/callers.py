@@ -46,14 +46,14 @@ class Caller(threading.Thread):
         self.usages: dict[str, Usage] = {}
         self.refused = self.released = self.repeated = 0
         self.failure: BaseException | None = None
-        self._client, self._random, self._stop = client, random.Random(seed), stop
+        self._client, self._random, self._told_to_stop = client, random.Random(seed), stop
         self._doubtful: list[Usage] = []
         self._number = 0
 
     def run(self) -> None:
         """Call after call until told to stop; whatever goes wrong is kept for whoever joins."""
         try:
-            while not self._stop.wait(self._random.expovariate(1 / PAUSE_MEAN_S)):
+            while not self._told_to_stop.wait(self._random.expovariate(1 / PAUSE_MEAN_S)):
                 self._one()
                 self._clear_doubts()
         except BaseException as error:  # noqa: BLE001 - a thread has nobody else to tell
