@@ -47,6 +47,7 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_is_right(chart, values,
 
 def test_the_values_of_the_chart_are_all_in_its_schema(chart):
     def complain(values: dict[str, Any], schema: dict[str, Any], path: str) -> list[str]:
+        schema = chart.schema["definitions"].get(schema.get("$ref", "").rpartition("/")[2], schema)
         known = schema.get("properties", {})
         missing = [f"{path}.{key}" for key in values if known and key not in known]
         inside = [(v, known[k], f"{path}.{k}") for k, v in values.items() if isinstance(v, dict) and k in known]

@@ -112,14 +112,15 @@ topologySpreadConstraints:
 {{- end -}}
 
 {{/* The probe starts a process each time, so it comes seldom once the agent is up. There is no liveness probe: to restart an
-     agent helps neither against a full disk nor against a lost control plane, and takes from applications what it still can do. */}}
+     agent helps neither against a full disk nor against a lost control plane, and takes from applications what it still can do.
+     For the same reason the start has an hour: an agent without a past is ready once it has spoken with its control plane. */}}
 {{- define "allotment.agentProbes" -}}
 startupProbe:
   exec:
     command: ["allotment-agent", "health"]
-  periodSeconds: 2
+  periodSeconds: 3
   timeoutSeconds: 5
-  failureThreshold: 60
+  failureThreshold: 1200
 readinessProbe:
   exec:
     command: ["allotment-agent", "health"]

