@@ -1,0 +1,152 @@
+"""One sync while it is being answered: who asks, what is known of the customers, the books, and the answer so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from control_plane.core.incarnations import Standing as Speaker
+from control_plane.operations.keep_books import Account, Books
+from control_plane.operations.resolve_entitlement import entitlements_of
+from control_plane.store import agents, leases
+from control_plane.store.allowances import Key
+from control_plane.store.database import Connection
+from protocol.entitlements import CustomerStatus, Entitlement, Limit, Scope
+from protocol.events import EventBatch
+from protocol.ids import is_key
+from protocol.leases import Denial, Grant, Recall, Renewal, Standing
+from protocol.uplink_messages import EventProblem, HighWater, SyncReply, SyncRequest
+from protocol.windows import Window, WindowKind, window_at
+
+LEASE_TTL_MS = 60_000
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a sync will be answered, while it is being found out."""
+
+    high_water: list[HighWater] = field(default_factory=list)
+    event_problems: list[EventProblem] = field(default_factory=list)
+    entitlements: list[Entitlement] = field(default_factory=list)
+    unknown_customers: list[str] = field(default_factory=list)
+    grants: list[Grant] = field(default_factory=list)
+    denials: list[Denial] = field(default_factory=list)
+    renewed: list[Renewal] = field(default_factory=list)
+    recalls: dict[str, Recall] = field(default_factory=dict)
+    closed: dict[str, None] = field(default_factory=dict)
+    unknown_leases: dict[str, None] = field(default_factory=dict)
+
+    def reply(self) -> SyncReply:
+        """The message."""
+        return SyncReply(
+            tuple(self.high_water),
+            tuple(self.event_problems),
+            tuple(self.entitlements),
+            tuple(self.unknown_customers),
+            tuple(self.grants),
+            tuple(self.denials),
+            tuple(self.renewed),
+            tuple(self.recalls.values()),
+            tuple(self.closed),
+            tuple(self.unknown_leases),
+        )
+
+
+class Exchange:
+    """The state of one sync inside its transaction.
+
+    Attributes:
+        speaker: what the asking incarnation is. ``starts``: every known start on its journal, by boot.
+        rows: leases of the asking agent that this sync may move, by id. ``payers``: those that paid for its events.
+        windows: the allowances that it will touch, with the ends of their windows.
+        used: sums over the leases of those allowances; filled once reports are in.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        agent: str,
+        request: SyncRequest,
+        now_ms: int,
+        speaker: Speaker,
+        starts: dict[int, agents.Incarnation],
+    ) -> None:
+        self.connection = connection
+        self.agent = agent
+        self.request = request
+        self.now_ms = now_ms
+        self.speaker = speaker
+        self.starts = starts
+        self.answer = Answer()
+        self.books = Books(connection, now_ms)
+        self.entitlements: dict[str, Entitlement] = {}
+        self.anchors: dict[str, int] = {}
+        self.rows: dict[str, leases.Row] = {}
+        self.payers: dict[str, leases.Row] = {}
+        self.windows: dict[Key, int] = {}
+        self.used: dict[Key, leases.Used] = {}
+        self._limits: dict[str, dict[str, Limit]] = {}
+
+    @property
+    def batches(self) -> list[EventBatch]:
+        """The request's batches, in the order in which they were written."""
+        return sorted(self.request.batches, key=lambda batch: (batch.boot, batch.first))
+
+    def learn_customers(self, names: set[str]) -> None:
+        """Resolve the entitlements of these customers, and keep them from changing meanwhile."""
+        agents.hold_customers(self.connection, names)
+        self.entitlements = entitlements_of(self.connection, names, self.now_ms)
+        self.anchors = agents.anchors(self.connection, names)
+
+    def learn_leases(self, names: Iterable[str]) -> None:
+        """Load these leases, as far as they are the asking agent's."""
+        self.rows.update({row.lease: row for row in leases.of_agent(self.connection, self.agent, names)})
+
+    def learn_payers(self, names: Iterable[str]) -> None:
+        """Load what these leases are slices of, as far as they are the asking agent's."""
+        self.payers = {row.lease: row for row in leases.of_agent(self.connection, self.agent, names)}
+
+    def read_again(self) -> None:
+        """Load the leases once more, now that their allowances are held and nobody else moves them."""
+        if self.connection.dialect.name != "sqlite":
+            self.learn_leases(list(self.rows))
+
+    def limit(self, customer: str, counter: str) -> Limit | None:
+        """The limit that governs a counter now: counted and finite, of an active customer; ``None`` without one."""
+        entitlement = self.entitlements.get(customer)
+        if entitlement is None or entitlement.status is not CustomerStatus.ACTIVE:
+            return None
+        known = self._limits.get(customer)
+        if known is None:
+            known = {limit.counter: limit for limit in entitlement.limits if is_leased(limit)}
+            self._limits[customer] = known
+        return known.get(counter)
+
+    def window(self, customer: str, limit: Limit) -> Window:
+        """The limit's present window."""
+        return window_at(limit.window, self.now_ms, self.anchors.get(customer, 0))
+
+    def touch(self, key: Key, window_end_ms: int) -> None:
+        """This sync will change that allowance."""
+        self.windows[key] = window_end_ms
+
+    def touch_lease(self, row: leases.Row) -> None:
+        """This sync may change that lease, and so its allowance, which exists since the lease was granted."""
+        self.windows.setdefault(row.key, 0)
+
+    def standing(self, account: Account, limit: Limit | None) -> Standing:
+        """How an allowance stands beyond what the asking agent holds."""
+        used = self.used.get(account.key, leases.NOTHING_USED)
+        elsewhere = account.posted + account.direct + used.settled - used.settled_here
+        amount = limit.amount if limit is not None and limit.amount is not None else 0
+        return Standing(amount, max(0, elsewhere))
+
+
+def is_leased(limit: Limit) -> bool:
+    """Whether leases are cut from a limit: not for what bounds a single call, nor for what is unlimited."""
+    return limit.amount is not None and limit.window is not WindowKind.REQUEST
+
+
+def is_scope_value(limit: Limit, value: str) -> bool:
+    """Whether ``value`` can be whose counter it is; ``""`` is the customer's own, or unattributed use."""
+    return not value or (limit.scope is Scope.USER and is_key(value))

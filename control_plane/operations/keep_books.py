@@ -1,0 +1,185 @@
+"""The books of one transaction: allowances held and changed, leases moved, and a ledger entry for every movement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from control_plane.core.lease_life import Life, Movement, Status
+from control_plane.store import allowances, changes, leases, ledger, rollups
+from control_plane.store.allowances import Key
+from control_plane.store.changes import Change
+from control_plane.store.database import Connection
+from control_plane.store.ledger import Entry
+
+SOMEBODY_WAITS_MS = 10_000
+"""Capacity that comes back is announced when somebody was refused or recalled so lately."""
+
+
+@dataclass(slots=True)
+class Account:
+    """One allowance while its row is held."""
+
+    key: Key
+    window_end_ms: int
+    posted: int
+    direct: int
+    outstanding: int
+    recalled_at_ms: int
+    changed: bool = False
+    freed: bool = False
+
+    def available(self, ceiling: int) -> int:
+        """What may still be lent; negative after a downgrade."""
+        return ceiling - self.posted - self.direct - self.outstanding
+
+    @property
+    def taken(self) -> int:
+        """What is used up or lent."""
+        return self.posted + self.direct + self.outstanding
+
+    def note_shortage(self, now_ms: int) -> None:
+        """Somebody was refused, or leases were asked back: capacity that comes back is now worth announcing."""
+        self.recalled_at_ms = now_ms
+        self.changed = True
+
+
+class Books:
+    """Everything that a transaction changes on allowances and leases; written by :meth:`save`, once."""
+
+    def __init__(self, connection: Connection, now_ms: int) -> None:
+        self.connection = connection
+        self.now_ms = now_ms
+        self.accounts: dict[Key, Account] = {}
+        self._entries: list[Entry] = []
+        self._moved: dict[tuple[str, str], leases.Row] = {}
+        self._lent: list[leases.Row] = []
+        self._changes: dict[Change, None] = {}
+
+    def open(self, windows: Mapping[Key, int]) -> None:
+        """Hold these allowances, in order, making those that do not exist. To be called once, with all of them.
+
+        Args:
+            windows: the end of each one's window.
+        """
+        missing = set(windows) - {row.key for row in allowances.find(self.connection, windows)}
+        seeds = self._seeds({key: windows[key] for key in missing})
+        rows = [allowances.Row(key, windows[key], 0, seeds.get(key, 0), 0, 0) for key in missing]
+        added = allowances.add_missing(self.connection, rows)
+        for row in allowances.find(self.connection, windows, lock=True):
+            self.accounts[row.key] = Account(*row)
+        for key, amount in sorted(seeds.items()):
+            if amount and key in added:
+                self._entries.append(Entry(key, ledger.DIRECT, amount, "seed"))
+
+    def _seeds(self, missing: Mapping[Key, int]) -> dict[Key, int]:
+        """What new counters start from: use that was counted in their window before they existed.
+
+        Sums are kept by the hour: the first hour counts whole, and windows of a minute start at nothing.
+        """
+        coarse = [key for key in missing if "/minute/" not in key.counter]
+        if not coarse:
+            return {}
+        used = rollups.customers_with_any(self.connection, {key.customer for key in coarse})
+        return {key: self._used_before(key, missing[key]) for key in coarse if key.customer in used}
+
+    def _used_before(self, key: Key, window_end_ms: int) -> int:
+        feature, meter, _, scope = key.counter.split("/")
+        return rollups.used(
+            self.connection,
+            key.customer,
+            meter,
+            key.window_start_ms,
+            window_end_ms,
+            feature=None if feature == "*" else feature,
+            user=key.scope_value if scope == "user" else None,
+        )
+
+    def debit(self, key: Key, amount: int, cause: str, event: str | None = None, lease: str | None = None) -> None:
+        """Charge (or with a negative amount, give back) without a lease."""
+        account = self.accounts[key]
+        account.direct += amount
+        account.changed = True
+        account.freed = account.freed or amount < 0
+        self._entries.append(Entry(key, ledger.DIRECT, amount, cause, lease=lease, event=event))
+
+    def lend(self, row: leases.Row, cause: str) -> None:
+        """Cut a new lease from its allowance."""
+        account = self.accounts[row.key]
+        account.outstanding += row.granted
+        account.changed = True
+        self._lent.append(row)
+        self._entries.append(Entry(row.key, ledger.GRANT, row.granted, cause, lease=row.lease))
+
+    def move(self, row: leases.Row, life: Life, movement: Movement) -> leases.Row:
+        """Take a lease one step on: its row, its allowance and the ledger together."""
+        account = self.accounts[row.key]
+        if movement.returned:
+            account.outstanding -= movement.returned
+            self._entries.append(Entry(row.key, ledger.RETURN, movement.returned, movement.cause, lease=row.lease))
+        if movement.released or movement.posted:
+            account.outstanding -= movement.released
+            account.posted += movement.posted
+            entry = Entry(row.key, ledger.POST, movement.posted, movement.cause, movement.released, row.lease)
+            self._entries.append(entry)
+        if movement.returned or movement.released or movement.posted:
+            account.changed = True
+        account.freed = account.freed or movement.returned + movement.released > movement.posted
+        closes = life.status is Status.CLOSED and row.closed_at_ms is None
+        return self.change(
+            row._replace(
+                cap=life.cap,
+                settled=life.settled,
+                in_flight=life.in_flight,
+                unreported=life.unreported,
+                status=life.status.value,
+                keep=life.keep,
+                closed_at_ms=self.now_ms if closes else row.closed_at_ms,
+            )
+        )
+
+    def change(self, row: leases.Row) -> leases.Row:
+        """Remember a changed lease."""
+        self._moved[row.customer, row.lease] = row
+        return row
+
+    def announce(self, change: Change) -> None:
+        """Tell the watches, once a transaction."""
+        self._changes[change] = None
+
+    def flush_leases(self) -> None:
+        """Write the changed leases now, so that sums over leases see them."""
+        leases.save(self.connection, list(self._moved.values()))
+        self._moved.clear()
+
+    def save(self) -> bool:
+        """Write everything. Returns whether there is news for the watches."""
+        self.flush_leases()
+        leases.add(self.connection, self._lent)
+        changed = [account for account in self.accounts.values() if account.changed]
+        allowances.save(self.connection, [_row(account) for account in changed])
+        ledger.append(self.connection, self._entries, self.now_ms)
+        for account in changed:
+            if account.freed and self.now_ms - account.recalled_at_ms <= SOMEBODY_WAITS_MS:
+                self.announce(Change(account.key.customer, changes.RETURNED))
+        return bool(self._changes)
+
+    def publish(self) -> None:
+        """Write the news: the very last statements of the transaction."""
+        changes.append(self.connection, list(self._changes), self.now_ms)
+
+
+def life_of(row: leases.Row) -> Life:
+    """A lease's numbers, as the core sees them."""
+    return Life(row.granted, row.cap, row.settled, row.in_flight, row.unreported, Status(row.status), row.keep)
+
+
+def _row(account: Account) -> allowances.Row:
+    return allowances.Row(
+        account.key,
+        account.window_end_ms,
+        account.posted,
+        account.direct,
+        account.outstanding,
+        account.recalled_at_ms,
+    )

@@ -1,0 +1,113 @@
+"""Answers one agent's sync: who speaks, what it reports and asks, what has changed; all in one transaction.
+
+Rows are locked in one order everywhere: the agent, its customers, new events, allowances, sums, the change feed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.core.incarnations import Standing as Speaker
+from control_plane.operations.accept_events import Reading, accept_events, book_events, read_batches
+from control_plane.operations.exchange import Exchange
+from control_plane.operations.grant_leases import Lender, Wish, collect_wishes
+from control_plane.operations.register_start import register_start
+from control_plane.operations.settle_reports import find_leases, renew_leases, settle_reports
+from control_plane.store import agents, leases, rollups
+from control_plane.store.database import Connection
+from protocol.uplink_messages import SyncReply, SyncRequest
+from protocol.violations import Violation
+
+BOOT_MAX = 2**31 - 1
+SEQ_MAX = 2**53
+SEEN_COARSE_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """The answer. ``news``: watches have something to hear."""
+
+    reply: SyncReply
+    news: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Nothing of the request was applied: ``revoked``, ``quarantined`` or ``snapshot_required``."""
+
+    why: str
+
+
+def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms: int) -> Synced | TurnedAway:
+    """Take in what the agent says and answer what it asks. Said twice, the second time changes nothing.
+
+    Raises: Violation: numbers that no honest agent sends.
+    """
+    _check(request)
+    if not agents.lock(connection, agent, now_ms, SEEN_COARSE_MS):
+        return TurnedAway("revoked")
+    speaker, starts = register_start(connection, agent, request, now_ms)
+    if speaker in {Speaker.COPIED, Speaker.REFUSED}:
+        return TurnedAway("quarantined")
+    if speaker is Speaker.SNAPSHOT_REQUIRED:
+        return TurnedAway("snapshot_required")
+    exchange = Exchange(connection, agent, request, now_ms, speaker, starts)
+    reading, wishes = _prepare(exchange)
+    _carry_out(exchange, reading, wishes)
+    news = exchange.books.save()
+    rollups.add(connection, reading.sums)
+    exchange.books.publish()
+    return Synced(exchange.answer.reply(), news)
+
+
+def _prepare(exchange: Exchange) -> tuple[Reading, list[Wish]]:
+    """Everything that must be known before allowances can be locked, all of them at once and in order."""
+    request = exchange.request
+    reading = read_batches(exchange)
+    exchange.learn_payers(reading.leases)
+    find_leases(exchange)
+    holders = {row.customer for row in exchange.rows.values()}
+    exchange.learn_customers({named.customer for named in request.customers} | reading.customers | holders)
+    _tell_entitlements(exchange)
+    accept_events(exchange, reading)
+    wishes = collect_wishes(exchange)
+    exchange.learn_leases(wish.lease for wish in wishes)
+    for row in exchange.rows.values():
+        exchange.touch_lease(row)
+    return reading, wishes
+
+
+def _carry_out(exchange: Exchange, reading: Reading, wishes: list[Wish]) -> None:
+    exchange.books.open(exchange.windows)
+    exchange.read_again()
+    settle_reports(exchange)
+    book_events(exchange, reading)
+    exchange.books.flush_leases()
+    exchange.used = leases.used(exchange.connection, exchange.windows, exchange.agent)
+    renew_leases(exchange)
+    Lender(exchange, wishes).lend()
+
+
+def _tell_entitlements(exchange: Exchange) -> None:
+    """Send what is newer than what the agent has; and have a look at its leases of those customers too, so that what
+    a change took away is asked back without waiting for their next report."""
+    newer: set[str] = set()
+    for named in exchange.request.customers:
+        entitlement = exchange.entitlements.get(named.customer)
+        if entitlement is None:
+            exchange.answer.unknown_customers.append(named.customer)
+        elif entitlement.version > named.version:
+            exchange.answer.entitlements.append(entitlement)
+            newer.add(named.customer)
+    for row in leases.alive_of_customers(exchange.connection, exchange.agent, newer):
+        exchange.rows[row.lease] = row
+
+
+def _check(request: SyncRequest) -> None:
+    if request.boot > BOOT_MAX:
+        raise Violation("boot", f"is {request.boot}", f"1 to {BOOT_MAX}")
+    for at, batch in enumerate(request.batches):
+        if batch.boot > request.boot:
+            raise Violation(f"batches[{at}].boot", f"is {batch.boot}, a start yet to come", f"at most {request.boot}")
+        if batch.first > SEQ_MAX:
+            raise Violation(f"batches[{at}].first", f"is {batch.first}", f"1 to {SEQ_MAX}")

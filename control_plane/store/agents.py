@@ -1,0 +1,129 @@
+"""Agents, and their incarnations: each start on a journal, with how far its events have been accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select, update
+
+from control_plane.store.tables import agents, incarnations, subscriptions
+from control_plane.store.tables import customers as customers_table
+from control_plane.store.wanted import CHUNK, as_rows, wanted
+
+
+class Incarnation(NamedTuple):
+    """One start of an agent on one journal. ``nonce`` is empty for a start known only from its events."""
+
+    agent: str
+    journal: str
+    boot: int
+    nonce: str
+    high_water: int
+    first_seen_at_ms: int
+    last_seen_at_ms: int
+    quarantined: str | None = None
+
+
+def add(connection: Connection, agent: str, name: str, now_ms: int) -> None:
+    """Enrol."""
+    connection.execute(insert(agents).values(agent=agent, name=name, enrolled_at_ms=now_ms))
+
+
+def lock(connection: Connection, agent: str, now_ms: int, coarse_ms: int) -> bool:
+    """Hold the agent's row, so that its syncs happen one by one, and note that it was heard of.
+
+    Args:
+        coarse_ms: not noted again when it was noted less than so long ago.
+
+    Returns:
+        Whether it exists and is not revoked.
+    """
+    query = select(agents.c.last_seen_at_ms, agents.c.revoked_at_ms).where(agents.c.agent == agent)
+    row = connection.execute(query.with_for_update()).one_or_none()
+    if row is None or row.revoked_at_ms is not None:
+        return False
+    if row.last_seen_at_ms is None or now_ms - row.last_seen_at_ms >= coarse_ms:
+        connection.execute(update(agents).where(agents.c.agent == agent).values(last_seen_at_ms=now_ms))
+    return True
+
+
+def hold_customers(connection: Connection, names: set[str]) -> None:
+    """Keep the entitlements of these customers as they are until the transaction ends (PostgreSQL; SQLite does)."""
+    if connection.dialect.name != "postgresql":
+        return
+    ordered = sorted(names)
+    table = wanted(connection, (customers_table.c.customer,))
+    query = (
+        select(customers_table.c.customer)
+        .select_from(table.join(customers_table, customers_table.c.customer == table.c.customer))
+        .order_by(customers_table.c.customer)
+        .with_for_update(read=True, of=customers_table)
+    )
+    for start in range(0, len(ordered), CHUNK):
+        connection.execute(query, as_rows([(name,) for name in ordered[start : start + CHUNK]])).all()
+
+
+def anchors(connection: Connection, names: set[str]) -> dict[str, int]:
+    """Where the billing periods of customers begin; those without a subscription are left out."""
+    ordered = sorted(names)
+    table = wanted(connection, (subscriptions.c.customer,))
+    same = subscriptions.c.customer == table.c.customer
+    query = select(subscriptions.c.customer, subscriptions.c.anchor_ms).select_from(table.join(subscriptions, same))
+    found: dict[str, int] = {}
+    for start in range(0, len(ordered), CHUNK):
+        rows = connection.execute(query, as_rows([(name,) for name in ordered[start : start + CHUNK]]))
+        found.update((row.customer, row.anchor_ms) for row in rows)
+    return found
+
+
+def starts(connection: Connection, agent: str, journal: str) -> dict[int, Incarnation]:
+    """Every known start of an agent on a journal, by boot."""
+    same = (incarnations.c.agent == agent) & (incarnations.c.journal == journal)
+    return {row.boot: Incarnation(*row) for row in connection.execute(select(incarnations).where(same))}
+
+
+def is_journal_of_another(connection: Connection, agent: str, journal: str) -> bool:
+    """Whether another agent has spoken from this journal: a copied disk."""
+    others = (incarnations.c.journal == journal) & (incarnations.c.agent != agent)
+    return connection.execute(select(incarnations.c.agent).where(others).limit(1)).first() is not None
+
+
+def add_start(connection: Connection, row: Incarnation) -> None:
+    """A start that was not known."""
+    connection.execute(insert(incarnations).values(row._asdict()))
+
+
+def name_start(connection: Connection, row: Incarnation) -> None:
+    """A start that was known only from its events has introduced itself."""
+    connection.execute(
+        update(incarnations).where(_is(row)).values(nonce=row.nonce, last_seen_at_ms=row.last_seen_at_ms)
+    )
+
+
+def touch_start(connection: Connection, row: Incarnation, now_ms: int) -> None:
+    """It was heard of."""
+    connection.execute(update(incarnations).where(_is(row)).values(last_seen_at_ms=now_ms))
+
+
+def raise_high_water(connection: Connection, agent: str, journal: str, marks: Mapping[int, int]) -> None:
+    """Events of these boots are accepted up to and including these numbers."""
+    if not marks:
+        return
+    same = and_(
+        incarnations.c.agent == agent, incarnations.c.journal == journal, incarnations.c.boot == bindparam("k_boot")
+    )
+    statement = update(incarnations).where(same).values(high_water=bindparam("v_high_water"))
+    connection.execute(statement, [{"k_boot": boot, "v_high_water": seq} for boot, seq in sorted(marks.items())])
+
+
+def quarantine(connection: Connection, agent: str, journal: str, why: str) -> None:
+    """Nothing that comes from this journal is believed any longer."""
+    same = (incarnations.c.agent == agent) & (incarnations.c.journal == journal)
+    connection.execute(update(incarnations).where(same, incarnations.c.quarantined.is_(None)).values(quarantined=why))
+
+
+def _is(row: Incarnation) -> ColumnElement[bool]:
+    return and_(
+        incarnations.c.agent == row.agent, incarnations.c.journal == row.journal, incarnations.c.boot == row.boot
+    )

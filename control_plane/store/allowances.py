@@ -1,0 +1,98 @@
+"""Allowances: the counters that leases are cut from, one row for each limit, scope value and window in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
+
+from control_plane.store.tables import allowances
+from control_plane.store.wanted import CHUNK, as_rows, wanted
+
+SUM_MAX = 2**61
+"""Sums are kept within this, far from the end of 64 bits, whatever absurd amounts are reported."""
+
+_KEY = (allowances.c.customer, allowances.c.counter, allowances.c.scope_value, allowances.c.window_start_ms)
+
+
+class Key(NamedTuple):
+    """Which allowance. The order of keys is the order in which rows are locked, everywhere."""
+
+    customer: str
+    counter: str
+    scope_value: str
+    window_start_ms: int
+
+
+class Row(NamedTuple):
+    """One row."""
+
+    key: Key
+    window_end_ms: int
+    posted: int
+    direct: int
+    outstanding: int
+    recalled_at_ms: int
+
+
+def find(connection: Connection, keys: Iterable[Key], *, lock: bool = False) -> Iterator[Row]:
+    """The rows that exist, in order of key; with ``lock``, held until the transaction ends."""
+    ordered = sorted(set(keys))
+    table = wanted(connection, _KEY)
+    same = and_(*(col == table.c[col.name] for col in _KEY))
+    query = select(allowances).select_from(table.join(allowances, same)).order_by(*_KEY)
+    if lock:
+        query = query.with_for_update(of=allowances)
+    for start in range(0, len(ordered), CHUNK):
+        for row in connection.execute(query, as_rows(ordered[start : start + CHUNK])):
+            yield _row(tuple(row))
+
+
+def add_missing(connection: Connection, rows: Sequence[Row]) -> set[Key]:
+    """Add rows, leaving alone those that somebody else has added meanwhile; returns which were added."""
+    if not rows:
+        return set()
+    ordered = sorted(rows, key=lambda row: row.key)
+    return {Key(*row) for row in connection.execute(_insert(connection), [_values(row) for row in ordered])}
+
+
+def save(connection: Connection, rows: Sequence[Row]) -> None:
+    """Write back rows that this transaction has locked."""
+    if not rows:
+        return
+    statement = (
+        update(allowances)
+        .where(and_(*(col == bindparam(f"k_{col.name}") for col in _KEY)))
+        .values({name: bindparam(f"v_{name}") for name in ("posted", "direct", "outstanding", "recalled_at_ms")})
+    )
+    connection.execute(statement, [_saved(row) for row in rows])
+
+
+def all_rows(connection: Connection) -> Iterator[Row]:
+    """Every allowance, for the audit."""
+    for row in connection.execute(select(allowances).order_by(*_KEY)):
+        yield _row(tuple(row))
+
+
+def _row(row: tuple[object, ...]) -> Row:
+    customer, counter, whose, start, end, posted, direct, outstanding, recalled = row
+    return Row(Key(customer, counter, whose, start), end, posted, direct, outstanding, recalled)  # type: ignore[arg-type]
+
+
+def _insert(connection: Connection) -> ReturningInsert[Any]:
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return make(allowances).on_conflict_do_nothing(index_elements=_KEY).returning(*_KEY)
+
+
+def _values(row: Row) -> dict[str, str | int]:
+    return {**row.key._asdict(), **{name: value for name, value in row._asdict().items() if name != "key"}}
+
+
+def _saved(row: Row) -> dict[str, str | int]:
+    saved = {"posted": row.posted, "direct": row.direct, "outstanding": row.outstanding}
+    bounded = {f"v_{name}": max(-SUM_MAX, min(SUM_MAX, value)) for name, value in saved.items()}
+    keys = {f"k_{name}": value for name, value in row.key._asdict().items()}
+    return {**keys, **bounded, "v_recalled_at_ms": row.recalled_at_ms}

@@ -1,0 +1,66 @@
+"""What agents lately asked of allowances: the input of lease sizing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Insert, and_, bindparam, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from control_plane.store.tables import demands
+from control_plane.store.wanted import CHUNK, as_rows, wanted
+
+_PLACE = (demands.c.customer, demands.c.counter, demands.c.scope_value)
+
+
+class Place(NamedTuple):
+    """An allowance without its window: demand goes on from one window to the next."""
+
+    customer: str
+    counter: str
+    scope_value: str
+
+
+class Demand(NamedTuple):
+    """What one agent asked for when it last asked."""
+
+    agent: str
+    demand_per_min: int
+    typical: int
+
+
+def note(connection: Connection, rows: Mapping[Place, Demand], now_ms: int) -> None:
+    """Remember what an agent has just asked for."""
+    if rows:
+        values = [{**place._asdict(), **row._asdict(), "seen_at_ms": now_ms} for place, row in sorted(rows.items())]
+        connection.execute(_upsert(connection), values)
+
+
+def lately(connection: Connection, places: Iterable[Place], since_ms: int) -> dict[Place, Sequence[Demand]]:
+    """Who has asked of these allowances since then."""
+    ordered = sorted(set(places))
+    table = wanted(connection, _PLACE)
+    query = (
+        select(*_PLACE, demands.c.agent, demands.c.demand_per_min, demands.c.typical)
+        .select_from(table.join(demands, and_(*(col == table.c[col.name] for col in _PLACE))))
+        .where(demands.c.seen_at_ms >= bindparam("since_ms"))
+    )
+    found: dict[Place, list[Demand]] = {}
+    for start in range(0, len(ordered), CHUNK):
+        parameters: dict[str, str | int] = {**as_rows(ordered[start : start + CHUNK]), "since_ms": since_ms}
+        for row in connection.execute(query, parameters):
+            found.setdefault(Place(*row[:3]), []).append(Demand(*row[3:]))
+    return dict(found)
+
+
+def prune(connection: Connection, before_ms: int) -> int:
+    """Forget demands last seen before then."""
+    return connection.execute(delete(demands).where(demands.c.seen_at_ms < before_ms)).rowcount
+
+
+def _upsert(connection: Connection) -> Insert:
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = make(demands)
+    news = {name: statement.excluded[name] for name in ("demand_per_min", "typical", "seen_at_ms")}
+    return statement.on_conflict_do_update(index_elements=[*_PLACE, demands.c.agent], set_=news)

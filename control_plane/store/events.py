@@ -1,0 +1,91 @@
+"""Accepted usage events, append-only, and those that could not be accepted, kept whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
+
+from control_plane.store.tables import event_conflicts, events
+from control_plane.store.wanted import CHUNK, as_rows, wanted
+
+_INSERT_CHUNK = 1_000
+
+
+class Row(NamedTuple):
+    """One accepted event. ``at_ms``: when it counts; ``digest``: of what it says; ``body``: as it came."""
+
+    customer: str
+    event: str
+    journal: str
+    boot: int
+    seq: int
+    agent: str
+    feature: str
+    at_ms: int
+    received_at_ms: int
+    digest: bytes
+    body: bytes
+
+
+class Conflict(NamedTuple):
+    """One event that was not accepted; ``customer`` and ``event`` are empty where they cannot be read."""
+
+    customer: str
+    event: str
+    agent: str
+    journal: str
+    boot: int
+    seq: int
+    code: str
+    body: bytes
+    received_at_ms: int
+
+
+def add_new(connection: Connection, rows: Sequence[Row]) -> set[tuple[str, str]]:
+    """Add the events whose (customer, event) is new, and return those. One id may not occur twice in ``rows``.
+
+    Rows go in in order of identity, so that two transactions that bring the same events never wait for each other.
+    """
+    ordered = sorted(rows, key=lambda row: (row.customer, row.event))
+    statement = _insert(connection)
+    added: set[tuple[str, str]] = set()
+    for start in range(0, len(ordered), _INSERT_CHUNK):
+        chunk = [row._asdict() for row in ordered[start : start + _INSERT_CHUNK]]
+        added |= {(row[0], row[1]) for row in connection.execute(statement, chunk)}
+    return added
+
+
+def digests(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+    """Digests of accepted events by (customer, event)."""
+    ordered = sorted(set(names))
+    table = wanted(connection, (events.c.customer, events.c.event))
+    same = and_(events.c.customer == table.c.customer, events.c.event == table.c.event)
+    query = select(events.c.customer, events.c.event, events.c.digest).select_from(table.join(events, same))
+    found = {}
+    for start in range(0, len(ordered), CHUNK):
+        for row in connection.execute(query, as_rows(ordered[start : start + CHUNK])):
+            found[row.customer, row.event] = bytes(row.digest)
+    return found
+
+
+def keep_conflicts(connection: Connection, rows: Sequence[Conflict]) -> None:
+    """Keep what could not be accepted."""
+    if rows:
+        connection.execute(insert(event_conflicts), [row._asdict() for row in rows])
+
+
+def bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
+    """Customer and body of every accepted event, for the audit."""
+    query = select(events.c.customer, events.c.body).order_by(events.c.customer, events.c.event)
+    for row in connection.execution_options(yield_per=1_000).execute(query):
+        yield row.customer, bytes(row.body)
+
+
+def _insert(connection: Connection) -> ReturningInsert[Any]:
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    identity = [events.c.customer, events.c.event]
+    return make(events).on_conflict_do_nothing(index_elements=identity).returning(*identity)

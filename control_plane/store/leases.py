@@ -1,0 +1,197 @@
+"""Leases: what was lent to whom, and what the holders have said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, and_, bindparam, case, func, insert, select, true, update
+
+from control_plane.store.allowances import Key
+from control_plane.store.tables import allowances, leases
+from control_plane.store.wanted import CHUNK, as_rows, wanted
+
+CLOSED = "closed"
+ALIVE = ("open", "recalled", "expired", "limbo")
+
+_CHANGING = (
+    "boot", "cap", "settled", "in_flight", "unreported", "status", "keep", "renewed_at_ms", "closed_at_ms",
+)  # fmt: skip
+_ALLOWANCE = (leases.c.customer, leases.c.counter, leases.c.scope_value, leases.c.window_start_ms)
+
+
+class Row(NamedTuple):
+    """One row. Columns in the table's order."""
+
+    customer: str
+    lease: str
+    counter: str
+    scope_value: str
+    window_start_ms: int
+    agent: str
+    journal: str
+    boot: int
+    granted: int
+    cap: int
+    settled: int
+    in_flight: int
+    unreported: int
+    overage: int
+    central: bool
+    status: str
+    keep: int
+    ttl_ms: int
+    granted_at_ms: int
+    renewed_at_ms: int
+    closed_at_ms: int | None
+
+    @property
+    def key(self) -> Key:
+        """Which allowance it is a slice of."""
+        return Key(self.customer, self.counter, self.scope_value, self.window_start_ms)
+
+
+class Used(NamedTuple):
+    """What the holders together say of an allowance's leases that are not closed.
+
+    ``settled_here``: the part of ``settled`` on leases of the agent that was asked about.
+    """
+
+    settled: int
+    in_flight: int
+    unreported: int
+    settled_here: int
+    central: bool
+
+
+NOTHING_USED = Used(0, 0, 0, 0, central=False)
+
+
+def of_agent(connection: Connection, agent: str, names: Iterable[str]) -> Iterator[Row]:
+    """Leases of an agent by id, whatever their status."""
+    ordered = sorted(set(names))
+    table = wanted(connection, (leases.c.lease,))
+    query = select(leases).select_from(table.join(leases, leases.c.lease == table.c.lease))
+    query = query.where(leases.c.agent == bindparam("agent"))
+    for start in range(0, len(ordered), CHUNK):
+        parameters = as_rows([(name,) for name in ordered[start : start + CHUNK]])
+        yield from _rows(connection, query, {**parameters, "agent": agent})
+
+
+def taken_by_others(connection: Connection, agent: str, names: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these (customer, lease) are leases of another agent."""
+    table = wanted(connection, (leases.c.customer, leases.c.lease))
+    same = and_(leases.c.customer == table.c.customer, leases.c.lease == table.c.lease)
+    query = select(leases.c.customer, leases.c.lease).select_from(table.join(leases, same))
+    query = query.where(leases.c.agent != bindparam("agent"))
+    ordered = sorted(set(names))
+    taken: set[tuple[str, str]] = set()
+    for start in range(0, len(ordered), CHUNK):
+        found = connection.execute(query, {**as_rows(ordered[start : start + CHUNK]), "agent": agent})
+        taken |= {(row.customer, row.lease) for row in found}
+    return taken
+
+
+def alive_in_journal(connection: Connection, agent: str, journal: str) -> list[Row]:
+    """Every lease of a journal that is not closed."""
+    of_journal = (leases.c.agent == agent) & (leases.c.journal == journal)
+    return list(_rows(connection, select(leases).where(of_journal, leases.c.status.in_(ALIVE)), {}))
+
+
+def alive_in_other_journals(connection: Connection, agent: str, journal: str) -> list[Row]:
+    """Every lease of an agent that is not closed, but for those of this journal."""
+    others = (leases.c.agent == agent) & (leases.c.journal != journal)
+    return list(_rows(connection, select(leases).where(others, leases.c.status.in_(ALIVE)), {}))
+
+
+def alive_of_customers(connection: Connection, agent: str, customers: Iterable[str]) -> Iterator[Row]:
+    """Every lease of these customers that an agent holds."""
+    ordered = sorted(set(customers))
+    table = wanted(connection, (leases.c.customer,))
+    query = select(leases).select_from(table.join(leases, leases.c.customer == table.c.customer))
+    query = query.where(leases.c.agent == bindparam("agent"), leases.c.status.in_(ALIVE))
+    for start in range(0, len(ordered), CHUNK):
+        parameters = as_rows([(name,) for name in ordered[start : start + CHUNK]])
+        yield from _rows(connection, query, {**parameters, "agent": agent})
+
+
+def alive_in_allowance(connection: Connection, key: Key) -> list[Row]:
+    """Every lease of an allowance that is not closed."""
+    same = and_(*(col == value for col, value in zip(_ALLOWANCE, key, strict=True)))
+    return list(_rows(connection, select(leases).where(same, leases.c.status.in_(ALIVE)), {}))
+
+
+def used(connection: Connection, keys: Iterable[Key], agent: str) -> dict[Key, Used]:
+    """What is used on the leases of allowances that are not closed; allowances without any are left out."""
+    ordered = sorted(set(keys))
+    table = wanted(connection, _ALLOWANCE)
+    here = case((leases.c.agent == bindparam("agent"), leases.c.settled), else_=0)
+    sums = [func.sum(column) for column in (leases.c.settled, leases.c.in_flight, leases.c.unreported, here)]
+    query = (
+        select(*_ALLOWANCE, *sums, func.max(case((leases.c.central == true(), 1), else_=0)))
+        .select_from(table.join(leases, and_(*(col == table.c[col.name] for col in _ALLOWANCE))))
+        .where(leases.c.status.in_(ALIVE))
+        .group_by(*_ALLOWANCE)
+    )
+    found = {}
+    for start in range(0, len(ordered), CHUNK):
+        parameters = {**as_rows(ordered[start : start + CHUNK]), "agent": agent}
+        for row in connection.execute(query, parameters):
+            numbers = [int(number) for number in row[4:8]]
+            found[Key(*row[:4])] = Used(numbers[0], numbers[1], numbers[2], numbers[3], central=bool(row[8]))
+    return found
+
+
+def silent(connection: Connection, renewed_before_ms: int, count: int) -> list[Row]:
+    """Up to ``count`` open or recalled leases that were last heard of before the instant, longest silence first."""
+    query = select(leases).where(leases.c.status.in_(("open", "recalled")), leases.c.renewed_at_ms < renewed_before_ms)
+    return list(_rows(connection, query.order_by(leases.c.renewed_at_ms).limit(count), {}))
+
+
+def lost(connection: Connection, renewed_before_ms: int, count: int) -> list[Row]:
+    """Up to ``count`` expired leases that were last heard of before the instant."""
+    query = select(leases).where(leases.c.status == "expired", leases.c.renewed_at_ms < renewed_before_ms)
+    return list(_rows(connection, query.order_by(leases.c.renewed_at_ms).limit(count), {}))
+
+
+def beyond_window(connection: Connection, ended_before_ms: int, heard_before_ms: int, count: int) -> list[Row]:
+    """Up to ``count`` leases that are not closed, though their window ended before the one instant and nobody has
+    spoken of them since the other."""
+    same = and_(*(col == allowances.c[col.name] for col in _ALLOWANCE))
+    query = select(leases).select_from(leases.join(allowances, same))
+    query = query.where(leases.c.status.in_(ALIVE), leases.c.renewed_at_ms < heard_before_ms)
+    return list(_rows(connection, query.where(allowances.c.window_end_ms < ended_before_ms).limit(count), {}))
+
+
+def add(connection: Connection, rows: Sequence[Row]) -> None:
+    """Lend. The rows' allowances must be locked."""
+    if rows:
+        connection.execute(insert(leases), [row._asdict() for row in rows])
+
+
+def save(connection: Connection, rows: Sequence[Row]) -> None:
+    """Write back what changes in a lease. The rows' allowances must be locked."""
+    if not rows:
+        return
+    statement = (
+        update(leases)
+        .where(leases.c.customer == bindparam("k_customer"), leases.c.lease == bindparam("k_lease"))
+        .values({name: bindparam(f"v_{name}") for name in _CHANGING})
+    )
+    connection.execute(statement, [_saved(row) for row in rows])
+
+
+def sums(connection: Connection) -> dict[Key, int]:
+    """Sum of the caps of leases that are not closed, by allowance, for the audit."""
+    query = select(*_ALLOWANCE, func.sum(leases.c.cap)).where(leases.c.status.in_(ALIVE)).group_by(*_ALLOWANCE)
+    return {Key(*row[:4]): int(row[4]) for row in connection.execute(query)}
+
+
+def _rows(connection: Connection, query: Select[Any], parameters: dict[str, str]) -> Iterator[Row]:
+    for row in connection.execute(query, parameters):
+        yield Row(*row)
+
+
+def _saved(row: Row) -> dict[str, object]:
+    keys = {"k_customer": row.customer, "k_lease": row.lease}
+    return {**keys, **{f"v_{name}": value for name, value in row._asdict().items() if name in _CHANGING}}

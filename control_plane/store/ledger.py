@@ -1,0 +1,53 @@
+"""The ledger: every movement on an allowance, append-only; the sums in ``allowances`` are its fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, insert, select
+
+from control_plane.store.allowances import Key
+from control_plane.store.tables import entries
+
+GRANT = "grant"
+RETURN = "return"
+POST = "post"
+DIRECT = "direct"
+
+
+class Entry(NamedTuple):
+    """One movement (see the table): ``amount`` is signed; ``released``: of a post, what it freed."""
+
+    key: Key
+    kind: str
+    amount: int
+    cause: str
+    released: int = 0
+    lease: str | None = None
+    event: str | None = None
+
+
+class Fold(NamedTuple):
+    """What the entries of one allowance and kind sum to."""
+
+    amount: int
+    released: int
+
+
+def append(connection: Connection, rows: Sequence[Entry], now_ms: int) -> None:
+    """Write movements."""
+    if rows:
+        connection.execute(insert(entries), [_values(row, now_ms) for row in rows])
+
+
+def folds(connection: Connection) -> dict[tuple[Key, str], Fold]:
+    """The sums of every allowance and kind, for the audit."""
+    by = (entries.c.customer, entries.c.counter, entries.c.scope_value, entries.c.window_start_ms, entries.c.kind)
+    query = select(*by, func.sum(entries.c.amount), func.sum(entries.c.released)).group_by(*by)
+    return {(Key(*row[:4]), row[4]): Fold(int(row[5]), int(row[6])) for row in connection.execute(query)}
+
+
+def _values(row: Entry, now_ms: int) -> dict[str, object]:
+    values = {name: value for name, value in row._asdict().items() if name != "key"}
+    return {**row.key._asdict(), **values, "at_ms": now_ms}
