@@ -1,0 +1,118 @@
+"""Windows are half-open, contiguous, hold their instant, and follow the calendar."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.instants import INSTANT_MS_MAX, from_datetime, to_datetime
+from protocol.windows import Window, WindowKind, window_at
+
+SPANS = [kind for kind in WindowKind if kind is not WindowKind.REQUEST]
+REPEATING = [kind for kind in SPANS if kind is not WindowKind.LIFETIME]
+kinds = st.sampled_from(SPANS)
+repeating = st.sampled_from(REPEATING)
+instants = st.integers(32 * 86_400_000, INSTANT_MS_MAX - 32 * 86_400_000)
+anchors = st.integers(0, INSTANT_MS_MAX - 1)
+
+
+def at(text: str) -> int:
+    return from_datetime(datetime.fromisoformat(text).replace(tzinfo=UTC))
+
+
+def period(anchor: str, instant: str) -> tuple[str, str]:
+    window = window_at(WindowKind.BILLING_PERIOD, at(instant), at(anchor))
+    return tuple(to_datetime(edge).strftime("%Y-%m-%d %H:%M") for edge in window)
+
+
+@given(kinds, instants, anchors)
+def test_a_window_holds_its_instant_and_not_its_end(kind, instant, anchor):
+    window = window_at(kind, instant, anchor)
+    assert window.start_ms <= instant < window.end_ms
+
+
+@given(repeating, instants, anchors)
+def test_windows_follow_each_other_without_gap_or_overlap(kind, instant, anchor):
+    window = window_at(kind, instant, anchor)
+    assert window_at(kind, window.start_ms, anchor) == window
+    assert window_at(kind, window.end_ms - 1, anchor) == window
+    assert window_at(kind, window.end_ms, anchor).start_ms == window.end_ms
+    assert window_at(kind, window.start_ms - 1, anchor).end_ms == window.start_ms
+
+
+@given(repeating, instants, st.integers(0, 400 * 86_400_000), anchors)
+def test_later_instants_never_fall_into_earlier_windows(kind, instant, later, anchor):
+    later_ms = min(instant + later, INSTANT_MS_MAX - 32 * 86_400_000)
+    if later_ms >= instant:
+        assert window_at(kind, later_ms, anchor).start_ms >= window_at(kind, instant, anchor).start_ms
+
+
+@pytest.mark.parametrize("kind", SPANS)
+@pytest.mark.parametrize("instant", [0, INSTANT_MS_MAX - 1])
+def test_the_ends_of_time_have_windows_too(kind, instant):
+    window = window_at(kind, instant, at("2024-01-31 13:00"))
+    assert window.start_ms <= instant < window.end_ms
+
+
+@given(instants)
+def test_weeks_begin_on_monday_at_midnight(instant):
+    start = to_datetime(window_at(WindowKind.WEEK, instant).start_ms)
+    assert (start.isoweekday(), start.hour, start.minute) == (1, 0, 0)
+
+
+@given(instants)
+def test_months_are_those_of_the_calendar(instant):
+    start, end = (to_datetime(edge) for edge in window_at(WindowKind.MONTH, instant))
+    moment = to_datetime(instant)
+    assert (start.year, start.month, start.day, start.hour) == (moment.year, moment.month, 1, 0)
+    assert end.day == 1
+    assert 28 <= (end - start).days <= 31
+
+
+@pytest.mark.parametrize(
+    ("kind", "milliseconds"),
+    [(WindowKind.MINUTE, 60_000), (WindowKind.HOUR, 3_600_000), (WindowKind.DAY, 86_400_000), (WindowKind.WEEK, 604_800_000)],
+)  # fmt: skip
+def test_short_windows_have_their_length(kind, milliseconds):
+    window = window_at(kind, at("2026-11-24 05:06:07"))
+    assert window.end_ms - window.start_ms == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("anchor", "instant", "start", "end"),
+    [
+        ("2026-01-15 10:30", "2026-03-15 10:29", "2026-02-15 10:30", "2026-03-15 10:30"),
+        ("2026-01-15 10:30", "2026-03-15 10:30", "2026-03-15 10:30", "2026-04-15 10:30"),
+        ("2026-01-31 00:00", "2026-02-15 00:00", "2026-01-31 00:00", "2026-02-28 00:00"),
+        ("2026-01-31 00:00", "2026-03-01 00:00", "2026-02-28 00:00", "2026-03-31 00:00"),  # the 31st is kept
+        ("2026-01-31 00:00", "2026-04-30 00:00", "2026-04-30 00:00", "2026-05-31 00:00"),
+        ("2026-01-30 00:00", "2026-02-28 12:00", "2026-02-28 00:00", "2026-03-30 00:00"),
+        ("2026-01-29 00:00", "2026-02-28 12:00", "2026-02-28 00:00", "2026-03-29 00:00"),
+        ("2024-01-29 00:00", "2024-02-29 12:00", "2024-02-29 00:00", "2024-03-29 00:00"),  # a leap year
+        ("2024-02-29 06:00", "2025-02-28 06:00", "2025-02-28 06:00", "2025-03-29 06:00"),
+        ("2026-01-31 23:59", "2026-12-31 23:58", "2026-11-30 23:59", "2026-12-31 23:59"),
+        ("2030-05-20 00:00", "2026-05-21 00:00", "2026-05-20 00:00", "2026-06-20 00:00"),  # an anchor to come
+    ],
+)
+def test_billing_periods_keep_the_day_of_their_anchor(anchor, instant, start, end):
+    assert period(anchor, instant) == (start, end)
+
+
+@given(instants, anchors)
+def test_a_billing_period_begins_on_the_anchors_day_or_on_the_last_of_a_shorter_month(instant, anchor):
+    start = to_datetime(window_at(WindowKind.BILLING_PERIOD, instant, anchor).start_ms)
+    day = to_datetime(anchor).day
+    following = to_datetime(from_datetime(start) + 86_400_000)
+    assert start.day == day or (start.day < day and following.month != start.month)
+
+
+def test_a_lifetime_never_ends():
+    assert window_at(WindowKind.LIFETIME, at("2026-01-01 00:00")) == Window(0, INSTANT_MS_MAX)
+
+
+def test_a_request_has_no_span():
+    with pytest.raises(ValueError, match="single call"):
+        window_at(WindowKind.REQUEST, 0)
