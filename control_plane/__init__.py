@@ -1,4 +1,4 @@
-"""The centre: owns plans, customers and subscriptions, lends allowances to agents, and keeps the ledger of what was used.
+"""The centre: owns plans and customers, lends allowances to agents, and keeps the ledger of what was used.
 
 __main__     the command line, as `python -m control_plane`
 cli          commands: serve, migrate, create-token

@@ -7,12 +7,23 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psycopg
 import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
 
-from control_plane.store.database import Database
+from control_plane.app import create_app
+from control_plane.clock import random_id, random_secret
+from control_plane.core.tokens import Role
+from control_plane.operations.issue_token import TokenOrder, issue
+from control_plane.settings import Settings
+from control_plane.store import agents
+from control_plane.store.database import Connection, Database
 
 NOW_MS = 1_790_000_000_000  # 2026-09-21T13:33:20Z
 _numbers = itertools.count()
@@ -115,3 +126,79 @@ def database(database_url: str) -> Iterator[Database]:
 
 def _of_database(url: str, name: str) -> str:
     return url.replace("/postgres?", f"/{name}?")
+
+
+class Caller:
+    """Calls the application as the holder of one token."""
+
+    def __init__(self, client: TestClient[Litestar], token: str) -> None:
+        self.client = client
+        self.token = token
+
+    def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
+        return self.client.request(method, path, headers=headers, **options)
+
+    def get(self, path: str, **options: Any) -> Any:
+        return self._answer(self("GET", path, **options))
+
+    def put(self, path: str, body: object) -> Any:
+        return self._answer(self("PUT", path, json=body))
+
+    def post(self, path: str, body: object) -> Any:
+        return self._answer(self("POST", path, json=body))
+
+    def delete(self, path: str) -> Any:
+        return self._answer(self("DELETE", path))
+
+    @staticmethod
+    def _answer(response: httpx.Response) -> Any:
+        assert response.is_success, (response.status_code, response.text)
+        return response.json()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A good token of every role; the agent's belongs to the agent ``agent-1``."""
+
+    admin: str
+    support: str
+    agent: str
+    join: str
+
+
+@pytest.fixture
+def tokens(database: Database, clock: FakeClock) -> Tokens:
+    def work(connection: Connection) -> Tokens:
+        agents.add(connection, "agent-1", "agent-1", clock.now_ms())
+        texts = {}
+        for role in Role:
+            order = TokenOrder(role, role.value, agent="agent-1" if role is Role.AGENT else None)
+            _, texts[role.value] = issue(
+                connection, order, random_id(), random_secret(), actor="test", now_ms=clock.now_ms()
+            )
+        return Tokens(**texts)
+
+    return database.run(work)
+
+
+@pytest.fixture
+def app(database: Database, clock: FakeClock) -> Litestar:
+    return create_app(Settings(), database, clock)
+
+
+@pytest.fixture
+def client(app: Litestar) -> Iterator[TestClient[Litestar]]:
+    """Calls the application without a token."""
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def admin(client: TestClient[Litestar], tokens: Tokens) -> Caller:
+    return Caller(client, tokens.admin)
+
+
+@pytest.fixture
+def support(client: TestClient[Litestar], tokens: Tokens) -> Caller:
+    return Caller(client, tokens.support)

@@ -1,0 +1,59 @@
+"""What the control plane says over HTTP: turns requests into operations, and results into answers.
+
+features        features
+meters          meters
+plans           plans
+customers       customers and their entitlements
+subscriptions   subscriptions
+balances        how limits stand
+usage           sums of usage
+events          usage events, accepted or not
+leases          what is lent
+agents          agents, as people see them
+agents_uplink   what agents say: enrol, sync, watch
+tokens          tokens
+audit_log       who changed what
+health          whether it runs, and can serve
+docs_page       the OpenAPI document and its page
+context         what a handler works with
+verbs           how routes are declared
+parameters      ids in paths, pages of lists
+bodies          request bodies
+strictness      what every route refuses
+headers         what every answer carries
+errors          from what went wrong to a problem document
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from control_plane.api.agents import AGENT_HANDLERS
+from control_plane.api.audit_log import AUDIT_HANDLERS
+from control_plane.api.balances import BALANCE_HANDLERS
+from control_plane.api.customers import CUSTOMER_HANDLERS
+from control_plane.api.events import EVENT_HANDLERS
+from control_plane.api.features import FEATURE_HANDLERS
+from control_plane.api.health import HEALTH_HANDLERS
+from control_plane.api.leases import LEASE_HANDLERS
+from control_plane.api.meters import METER_HANDLERS
+from control_plane.api.plans import PLAN_HANDLERS
+from control_plane.api.subscriptions import SUBSCRIPTION_HANDLERS
+from control_plane.api.tokens import TOKEN_HANDLERS
+from control_plane.api.usage import USAGE_HANDLERS
+
+ALL_HANDLERS: list[Any] = [
+    *HEALTH_HANDLERS,
+    *FEATURE_HANDLERS,
+    *METER_HANDLERS,
+    *PLAN_HANDLERS,
+    *CUSTOMER_HANDLERS,
+    *SUBSCRIPTION_HANDLERS,
+    *BALANCE_HANDLERS,
+    *USAGE_HANDLERS,
+    *EVENT_HANDLERS,
+    *LEASE_HANDLERS,
+    *AGENT_HANDLERS,
+    *TOKEN_HANDLERS,
+    *AUDIT_HANDLERS,
+]

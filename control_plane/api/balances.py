@@ -1,0 +1,99 @@
+"""Balances over HTTP: how each limit of a customer stands in its present window."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar.di import NamedDependency
+
+from control_plane.api.context import Context
+from control_plane.api.parameters import (
+    OptionalKey,
+    Page,
+    PageCursor,
+    PageLimit,
+    PathKey,
+    QueryKey,
+    Serial,
+    decode_cursor,
+    page,
+)
+from control_plane.api.verbs import reads
+from control_plane.operations.read_balances import Balance, BalancesQuery, read_balances
+from protocol.entitlements import LimitEnd, Scope
+from protocol.instants import rfc3339
+from protocol.windows import WindowKind
+
+TAGS = ["customers"]
+_POSITION: msgspec.json.Decoder[tuple[int, str]] = msgspec.json.Decoder(tuple[Serial, OptionalKey])
+
+
+class BalanceItem(msgspec.Struct, frozen=True):
+    """One limit, for one scope value.
+
+    Attributes:
+        ceiling: the amount and the overage that the plan allows.
+        used: charged, with what open leases have settled.
+        in_flight: held by calls in flight; ``lent``: lent to agents and free there.
+        remaining: amount less used and in flight, never below 0; null when unlimited, like amount and ceiling.
+        window_start, window_end: null for a limit on single calls, which counts nothing.
+    """
+
+    limit: str
+    meter: str
+    feature: str | None
+    window: WindowKind
+    scope: Scope
+    scope_value: str
+    amount: int | None
+    ceiling: int | None
+    used: int
+    in_flight: int
+    lent: int
+    remaining: int | None
+    window_start: str | None
+    window_end: str | None
+    at_end: LimitEnd
+    unlimited: bool
+
+
+def _item(balance: Balance) -> BalanceItem:
+    limit, counted, window = balance.limit, balance.counted, balance.window
+    used = counted.charged + counted.settled
+    remaining = None if limit.amount is None else max(0, limit.amount - used - counted.in_flight)
+    return BalanceItem(
+        limit=limit.key,
+        meter=limit.meter,
+        feature=limit.feature,
+        window=limit.window,
+        scope=limit.scope,
+        scope_value=counted.scope_value,
+        amount=limit.amount,
+        ceiling=limit.ceiling,
+        used=used,
+        in_flight=counted.in_flight,
+        lent=max(0, counted.lent - counted.settled - counted.in_flight),
+        remaining=remaining,
+        window_start=None if window is None else rfc3339(window.start_ms),
+        window_end=None if window is None else rfc3339(window.end_ms),
+        at_end=limit.at_end,
+        unlimited=limit.amount is None,
+    )
+
+
+@reads("/v1/customers/{customer:str}/balances", tags=TAGS)
+def list_balances(
+    customer: PathKey,
+    context: NamedDependency[Context],
+    user: QueryKey = None,
+    limit: PageLimit = 100,
+    cursor: PageCursor = None,
+) -> Page[BalanceItem]:
+    """How the customer's limits stand, in the order of its plan. Limits per user show users that used something;
+    with ``user`` they show that user."""
+    after = None if cursor is None else decode_cursor(cursor, _POSITION)
+    query = BalancesQuery(user, after, limit + 1)
+    rows = context.read(lambda connection: read_balances(connection, customer, query, context.now_ms))
+    return page(rows, limit, _item, lambda row: (row.position, row.counted.scope_value))
+
+
+BALANCE_HANDLERS = [list_balances]

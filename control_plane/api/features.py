@@ -1,0 +1,67 @@
+"""Features over HTTP."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from control_plane.api.bodies import DisplayName
+from control_plane.api.context import Context
+from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
+from control_plane.api.verbs import puts, reads
+from control_plane.operations.apply_catalog import put_feature
+from control_plane.operations.refusals import NotFound
+from control_plane.store import catalog
+from control_plane.store.catalog import FeatureRow
+from protocol.entitlements import FeatureKind
+
+TAGS = ["catalog"]
+
+
+class FeatureWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a feature is called, and its kind, which never changes."""
+
+    name: DisplayName
+    kind: FeatureKind
+
+
+class FeatureItem(msgspec.Struct, frozen=True):
+    """A feature of the catalog."""
+
+    feature: str
+    name: str
+    kind: FeatureKind
+
+
+def _item(row: FeatureRow) -> FeatureItem:
+    return FeatureItem(*row)
+
+
+@puts("/v1/features/{feature:str}", FeatureWrite, tags=TAGS)
+def declare_feature(feature: PathKey, data: JSONBody[FeatureWrite], context: NamedDependency[Context]) -> FeatureItem:
+    """Declare a feature, or rename it."""
+    wanted = FeatureRow(feature, data.name, data.kind)
+    return _item(context.change(lambda connection, author: put_feature(connection, wanted, author)))
+
+
+@reads("/v1/features/{feature:str}", tags=TAGS)
+def get_feature(feature: PathKey, context: NamedDependency[Context]) -> FeatureItem:
+    """One feature."""
+    row = context.read(lambda connection: catalog.find_feature(connection, feature))
+    if row is None:
+        raise NotFound("feature_not_found", f"There is no feature {feature!r}.", "feature")
+    return _item(row)
+
+
+@reads("/v1/features", tags=TAGS)
+def list_features(
+    context: NamedDependency[Context], limit: PageLimit = 100, cursor: PageCursor = None
+) -> Page[FeatureItem]:
+    """Features in order of name."""
+    after = key_cursor(cursor)
+    rows = context.read(lambda connection: catalog.features_after(connection, after, limit + 1))
+    return page(rows, limit, _item, lambda row: row.feature)
+
+
+FEATURE_HANDLERS = [declare_feature, get_feature, list_features]

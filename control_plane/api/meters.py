@@ -1,0 +1,75 @@
+"""Meters over HTTP: the declared ones, and the built-in ones beside them."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from control_plane.api.bodies import Sentence, Unit
+from control_plane.api.context import Context
+from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
+from control_plane.api.verbs import puts, reads
+from control_plane.core.catalog import BUILT_IN_METERS
+from control_plane.operations.apply_catalog import put_meter
+from control_plane.operations.refusals import NotFound
+from control_plane.store import catalog
+from control_plane.store.catalog import MeterRow
+
+TAGS = ["catalog"]
+
+
+class MeterWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a meter counts: its unit, which never changes, and a sentence about it."""
+
+    unit: Unit
+    description: Sentence = ""
+
+
+class MeterItem(msgspec.Struct, frozen=True):
+    """A meter; built-in ones need no declaration."""
+
+    meter: str
+    unit: str
+    description: str
+    built_in: bool
+
+
+_BUILT_IN = {meter: MeterItem(meter, unit, "", built_in=True) for meter, unit in BUILT_IN_METERS.items()}
+
+
+def _item(row: MeterRow) -> MeterItem:
+    return MeterItem(*row, built_in=False)
+
+
+@puts("/v1/meters/{meter:str}", MeterWrite, tags=TAGS)
+def declare_meter(meter: PathKey, data: JSONBody[MeterWrite], context: NamedDependency[Context]) -> MeterItem:
+    """Declare a meter, or describe it anew."""
+    wanted = MeterRow(meter, data.unit, data.description)
+    return _item(context.change(lambda connection, author: put_meter(connection, wanted, author)))
+
+
+@reads("/v1/meters/{meter:str}", tags=TAGS)
+def get_meter(meter: PathKey, context: NamedDependency[Context]) -> MeterItem:
+    """One meter."""
+    if meter in _BUILT_IN:
+        return _BUILT_IN[meter]
+    row = context.read(lambda connection: catalog.find_meter(connection, meter))
+    if row is None:
+        raise NotFound("meter_not_found", f"There is no meter {meter!r}.", "meter")
+    return _item(row)
+
+
+@reads("/v1/meters", tags=TAGS)
+def list_meters(
+    context: NamedDependency[Context], limit: PageLimit = 100, cursor: PageCursor = None
+) -> Page[MeterItem]:
+    """Meters in order of name, built-in ones among them."""
+    after = key_cursor(cursor)
+    declared = context.read(lambda connection: catalog.meters_after(connection, after, limit + 1))
+    items = [_item(row) for row in declared] + [item for item in _BUILT_IN.values() if item.meter > after]
+    items.sort(key=lambda item: item.meter)
+    return page(items[: limit + 1], limit, lambda item: item, lambda item: item.meter)
+
+
+METER_HANDLERS = [declare_meter, get_meter, list_meters]

@@ -1,0 +1,37 @@
+"""Who makes a change, and when: what every change is written down with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from control_plane.store import audit_log, changes, customers
+from control_plane.store.database import Connection
+
+
+@dataclass(frozen=True)
+class Author:
+    """One request's author.
+
+    Attributes:
+        token: the public half of the token that was shown.
+        now_ms: when, milliseconds UTC.
+    """
+
+    token: str
+    now_ms: int
+
+    def write_down(
+        self, connection: Connection, action: str, target: str, body: Mapping[str, object], customer: str | None = None
+    ) -> None:
+        """Add a row to the audit log, in the transaction that makes the change."""
+        audit_log.append(connection, self.now_ms, self.token, action, target, body, customer)
+
+    def change_entitlement(self, connection: Connection, customer: str) -> None:
+        """The customer's entitlement has changed: next version, and a word to every agent; last in a transaction."""
+        customers.bump(connection, customer)
+        self.announce(connection, customer)
+
+    def announce(self, connection: Connection, customer: str) -> None:
+        """A word to every agent that it should look at the customer again."""
+        changes.append(connection, [changes.Change(customer, changes.ENTITLEMENT)], self.now_ms)

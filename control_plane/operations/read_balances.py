@@ -1,0 +1,84 @@
+"""Says how a customer's limits stand now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from control_plane.operations.change_customer import require_customer
+from control_plane.operations.resolve_entitlement import anchor_of, entitlement_of
+from control_plane.store import balances
+from control_plane.store.balances import Counted
+from control_plane.store.database import Connection
+from protocol.entitlements import Limit, Scope
+from protocol.windows import Window, WindowKind, window_at
+
+
+@dataclass(frozen=True)
+class Balance:
+    """One limit, for one scope value, in its present window; ``window`` is ``None`` for a limit on single calls."""
+
+    position: int
+    limit: Limit
+    window: Window | None
+    counted: Counted
+
+
+@dataclass(frozen=True)
+class BalancesQuery:
+    """Which balances are wanted.
+
+    Attributes:
+        user: of limits that are kept per user, only this user's.
+        after: continue after this (position of the limit, scope value).
+        count: at most so many.
+    """
+
+    user: str | None
+    after: tuple[int, str] | None
+    count: int
+
+
+def read_balances(connection: Connection, customer: str, query: BalancesQuery, now_ms: int) -> list[Balance]:
+    """How the limits of a customer stand, in the order of its plan. Raises: NotFound."""
+    require_customer(connection, customer)
+    entitlement = entitlement_of(connection, customer, now_ms)
+    assert entitlement is not None
+    anchor_ms = anchor_of(connection, customer)
+    found: list[Balance] = []
+    for position, limit in enumerate(entitlement.limits):
+        missing = query.count - len(found)
+        if missing <= 0:
+            break
+        window = None if limit.window is WindowKind.REQUEST else window_at(limit.window, now_ms, anchor_ms)
+        rows = _counted(connection, customer, position, limit, window, query, missing)
+        found.extend(Balance(position, limit, window, row) for row in rows)
+    return found
+
+
+def _counted(
+    connection: Connection,
+    customer: str,
+    position: int,
+    limit: Limit,
+    window: Window | None,
+    query: BalancesQuery,
+    count: int,
+) -> Iterator[Counted]:
+    after = None
+    if query.after is not None:
+        if position < query.after[0]:
+            return
+        after = query.after[1] if position == query.after[0] else None
+    per_user = limit.scope is Scope.USER
+    only = query.user if per_user else ""
+    if only is not None and after is not None:
+        return  # there is one, and it has been shown
+    rows: list[Counted] = []
+    if window is not None:
+        rows = balances.counted(
+            connection, customer, limit.counter, window.start_ms, scope_value=only, after=after, count=count
+        )
+    if not rows and only is not None:
+        rows = [Counted(only, 0, 0, 0, 0)]
+    yield from rows

@@ -1,0 +1,89 @@
+"""What an operator may set, read from the environment once, with errors that name the variable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.violations import Violation
+
+DEFAULT_DATABASE_URL = "sqlite:////var/lib/allotment/control-plane.db"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One control plane's configuration.
+
+    Attributes:
+        database_url: ``sqlite:///path`` or ``postgresql://...``; may hold a password, so it is never logged.
+        tls_cert_file, tls_key_file: serve HTTPS with these; both or neither.
+        admin_token, join_token: made by the operator and stored, hashed, at start.
+    """
+
+    database_url: str = DEFAULT_DATABASE_URL
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    admin_token: str | None = None
+    join_token: str | None = None
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read ``ALLOTMENT_*``.
+
+    Raises:
+        Violation: a variable is wrong; the message says what would be right, and never what a secret was.
+    """
+    tls_cert_file = _file(environment, "ALLOTMENT_TLS_CERT_FILE")
+    tls_key_file = _file(environment, "ALLOTMENT_TLS_KEY_FILE")
+    if (tls_cert_file is None) != (tls_key_file is None):
+        missing = "ALLOTMENT_TLS_CERT_FILE" if tls_cert_file is None else "ALLOTMENT_TLS_KEY_FILE"
+        raise Violation(missing, "is not set although its counterpart is", "both or neither")
+    return Settings(
+        database_url=_database_url(environment),
+        host=environment.get("ALLOTMENT_HOST") or "127.0.0.1",
+        port=_port(environment),
+        tls_cert_file=tls_cert_file,
+        tls_key_file=tls_key_file,
+        admin_token=_secret(environment, "ALLOTMENT_ADMIN_TOKEN_FILE"),
+        join_token=_secret(environment, "ALLOTMENT_JOIN_TOKEN_FILE"),
+    )
+
+
+def _database_url(environment: Mapping[str, str]) -> str:
+    url = environment.get("ALLOTMENT_DATABASE_URL") or DEFAULT_DATABASE_URL
+    in_memory = url in {"sqlite://", "sqlite:///", "sqlite:///:memory:"}
+    if in_memory or not url.startswith(("sqlite:///", "postgresql://", "postgres://", "postgresql+psycopg://")):
+        expected = "sqlite:////absolute/path.db, or postgresql://user:password@host/database"
+        raise Violation("ALLOTMENT_DATABASE_URL", "is neither a SQLite file nor a PostgreSQL database", expected)
+    return url
+
+
+def _port(environment: Mapping[str, str]) -> int:
+    text = environment.get("ALLOTMENT_PORT") or "8080"
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else -1
+    if not 0 <= port <= 65_535:
+        raise Violation("ALLOTMENT_PORT", f"is {text!r}", "a whole number, 0 to 65535; 0 takes a free port")
+    return port
+
+
+def _file(environment: Mapping[str, str], name: str) -> Path | None:
+    text = environment.get(name)
+    if not text:
+        return None
+    path = Path(text)
+    if not path.is_file():
+        raise Violation(name, f"is {text!r}, which is no file", "a readable file")
+    return path
+
+
+def _secret(environment: Mapping[str, str], name: str) -> str | None:
+    path = _file(environment, name)
+    if path is None:
+        return None
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise Violation(name, "cannot be read", "a readable text file") from None
