@@ -6,8 +6,10 @@ A directory stands in for each volume, ``localhost`` for the Service; everything
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -162,13 +164,25 @@ class Cluster:
         self.running.append(Container(self, self.home / f"{workload}-{replica}", spec, pod))
         return self.running[-1]
 
-    def ask(self, url: str, authority: Path | None = None) -> Any:
-        """GET as the admin whose token is in the Secret."""
+    def ask(self, url: str, authority: Path | None = None, body: str | None = None) -> Any:
+        """GET, or PUT a body, as the admin whose token is in the Secret."""
         token = self.secrets["allotment-admin-token"]["token"]
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        data = None if body is None else body.encode()
+        request = urllib.request.Request(url, data, headers, method="GET" if data is None else "PUT")
         trust = ssl.create_default_context(cafile=str(authority)) if authority else None
         with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
             return json.load(answer)
+
+    def follow(self, notes: str, address: str, authority: Path) -> None:
+        """Do what the notes' curl commands do."""
+        commands = [shlex.split(line) for line in notes.splitlines() if line.strip().startswith("curl ")]
+        assert len(commands) == 6
+        for words in commands:
+            (url,) = [word for word in words if word.startswith("https://")]
+            bodies = [body for flag, body in itertools.pairwise(words) if flag == "-d"]
+            assert ("PUT" in words) == bool(bodies)
+            self.ask(url.replace(f"{SERVICE}:8080", address), authority, *bodies)
 
     def close(self) -> None:
         for container in self.running:
@@ -234,13 +248,15 @@ def test_a_daemonsets_agent_enrols_at_the_control_plane_on_sqlite(cluster, rende
     assert [token for token in secrets if token in agent.log() + control_plane.log()] == []
 
 
-def test_a_sidecars_application_gets_answers_and_all_of_it_over_tls(cluster, render, port, certificate):
+def test_a_sidecars_application_is_allowed_after_the_commands_of_the_notes_and_all_of_it_over_tls(
+    cluster, chart, render, port, certificate
+):
     cluster.secrets["allotment-tls"] = certificate
     values = {
         "controlPlane": listening_on(port),
         "tls": {"enabled": True, "secretName": "allotment-tls"},
         "agent": {"daemonSet": {"enabled": False}},
-        "example": {"enabled": True},
+        "example": {"enabled": True, "everySeconds": 1},
     }
     cluster.apply(render(values))
     cluster.run("allotment-control-plane", "control-plane").is_up()
@@ -248,9 +264,10 @@ def test_a_sidecars_application_gets_answers_and_all_of_it_over_tls(cluster, ren
     authority = cluster.home / "allotment-example-0" / "ca" / "ca.crt"
     assert list(authority.parent.iterdir()) == [authority], "an agent sees the key"
     application = cluster.run("allotment-example", "application")
-    application.until(lambda: "\n" in application.log(), "first answer")
-    assert application.log().startswith("block: "), application.log()
-    assert "example-customer" in application.log()
+    application.until(lambda: "block: " in application.log(), "first answer")
+    notes = chart.render(values, name="allotment", namespace="metering")["allotment/templates/NOTES.txt"]
+    cluster.follow(notes, f"localhost:{port}", authority)
+    application.until(lambda: "allow: " in application.log(), "allowed call")
     (enrolled,) = cluster.ask(f"https://localhost:{port}/v1/agents", authority)["items"]
     assert enrolled["name"] == "allotment-example-6d5f-x2v9p"
     assert application.stop() == 0

@@ -10,8 +10,6 @@ import socket
 import sys
 import threading
 
-WAIT_S = 5.0
-
 
 class AgentConnection(http.client.HTTPConnection):
     """HTTP over the agent's Unix socket; a new connection a question, so that a restarted agent is found again."""
@@ -51,7 +49,7 @@ def main() -> None:
     while not stopped.is_set():
         sys.stdout.write(ask(os.environ["SOCKET"], question) + "\n")
         sys.stdout.flush()
-        stopped.wait(WAIT_S)
+        stopped.wait(float(os.environ["EVERY_S"]))
 
 
 if __name__ == "__main__":
