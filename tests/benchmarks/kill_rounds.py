@@ -13,6 +13,7 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,6 +45,7 @@ class Audit:
         duplicated: uses that the ledger has more than once, or with more than was said.
         in_doubt: uses that their callers gave up on without an answer; ``in_doubt_counted`` of them were counted.
         unexpected: events that no caller reported.
+        conflicts: events that the ledger did not take, by why; they are none of the above only if nothing is lost.
     """
 
     rounds: int
@@ -57,7 +59,7 @@ class Audit:
     repeated_after_ack: int
     refused: int
     released: int
-    conflicts: int
+    conflicts: dict[str, int]
     usage_equals_events: bool
     seconds: int
 
@@ -149,7 +151,7 @@ def compare(plane: ControlPlane, crowd: list[Caller]) -> Audit:
     usage_equals_events = True
     for number in range(calls.CUSTOMERS):
         who = calls.customer(number)
-        events = plane.get_all(f"/v1/customers/{who}/events")
+        events = [item["usage"] for item in plane.get_all(f"/v1/customers/{who}/events")]
         for event in events:
             counted.setdefault(event.get("corrects") or event["event"], []).append(event["amounts"])
         usage_equals_events &= used(plane, who) == total([event["amounts"] for event in events])
@@ -167,7 +169,7 @@ def compare(plane: ControlPlane, crowd: list[Caller]) -> Audit:
         repeated_after_ack=sum(caller.repeated for caller in crowd),
         refused=sum(caller.refused for caller in crowd),
         released=sum(caller.released for caller in crowd),
-        conflicts=len(plane.get_all("/v1/event-conflicts")),
+        conflicts=dict(Counter(item["code"] for item in plane.get_all("/v1/event-conflicts"))),
         usage_equals_events=usage_equals_events,
     )  # fmt: skip
 
