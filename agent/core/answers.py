@@ -81,9 +81,9 @@ def allowed(
         if step.meter == OUTPUT_TOKENS:
             free = allowance.free(now_ms, drain=step.drain) + (meters[OUTPUT_TOKENS] if reservation else 0)
             payable = free if payable is None else min(payable, free)
-    amount, resets_at, resets_in_ms = None, None, None
+    whole, resets_at, resets_in_ms = None, None, None
     if tightest is not None:
-        amount, allowance = tightest.limit.amount, tightest.allowance
+        whole, allowance = tightest.limit.amount, tightest.allowance
         if allowance.window_ends_at_ms > now_ms:
             resets_at, resets_in_ms = allowance.resets_at, allowance.window_ends_at_ms - now_ms
     return Decision(
@@ -93,9 +93,9 @@ def allowed(
         message=OVERAGE if soft else MESSAGES[Code.OK],
         feature=feature,
         limiting=tightest.limit.key if tightest else None,
-        amount=amount,
+        amount=whole,
         usage=usage if tightest else None,
-        remaining=None if amount is None else max(0, amount - usage),
+        remaining=None if whole is None else max(0, whole - usage),
         resets_at=resets_at,
         resets_in_ms=resets_in_ms,
         reservation=reservation,
