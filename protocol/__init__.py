@@ -12,6 +12,7 @@ local_messages     application <-> agent
 uplink_messages    agent <-> control plane
 framing            length-prefixed frames, sans I/O
 codec              typed, bounded decoding
+complaints         what exactly was wrong in a refused message
 violations         the one error for wrong input
 WIRE.md            the bytes, for people who write a client in another language
 """

@@ -48,11 +48,11 @@ def test_a_refusal_is_a_value_and_raises_only_when_asked_to(client, customer, er
 @pytest.mark.parametrize(
     ("amounts", "field"),
     [
-        ({"input_tokens": True}, "amounts[...]"),
-        ({"input_tokens": -1}, "amounts[...]"),
-        ({"input_tokens": 1.5}, "amounts[...]"),
-        ({"input_tokens": 2**53}, "amounts[...]"),
-        ({"input_tokens": "3"}, "amounts[...]"),
+        ({"input_tokens": True}, "amounts.input_tokens"),
+        ({"input_tokens": -1}, "amounts.input_tokens"),
+        ({"input_tokens": 1.5}, "amounts.input_tokens"),
+        ({"input_tokens": 2**53}, "amounts.input_tokens"),
+        ({"input_tokens": "3"}, "amounts.input_tokens"),
         (7, "amounts"),
         ({"input_tokens": 2**70}, "amounts.input_tokens"),
         ({"input_tokens": object()}, "amounts.input_tokens"),

@@ -74,8 +74,13 @@ def test_months_are_those_of_the_calendar(instant):
 
 @pytest.mark.parametrize(
     ("kind", "milliseconds"),
-    [(WindowKind.MINUTE, 60_000), (WindowKind.HOUR, 3_600_000), (WindowKind.DAY, 86_400_000), (WindowKind.WEEK, 604_800_000)],
-)  # fmt: skip
+    [
+        (WindowKind.MINUTE, 60_000),
+        (WindowKind.HOUR, 3_600_000),
+        (WindowKind.DAY, 86_400_000),
+        (WindowKind.WEEK, 604_800_000),
+    ],
+)
 def test_short_windows_have_their_length(kind, milliseconds):
     window = window_at(kind, at("2026-11-24 05:06:07"))
     assert window.end_ms - window.start_ms == milliseconds
