@@ -45,7 +45,7 @@ class Audit:
         duplicated: uses that the ledger has more than once, or with more than was said.
         in_doubt: uses that their callers gave up on without an answer; ``in_doubt_counted`` of them were counted.
         unexpected: events that no caller reported.
-        conflicts: events that the ledger did not take, by why; they are none of the above only if nothing is lost.
+        conflicts: events that the control plane set aside, by why.
     """
 
     rounds: int

@@ -116,7 +116,9 @@ def run_load(load: Path, contender: Contender, shape: Shape, seconds: float, scr
     os.sched_setaffinity(0, {core} & before or before)
     try:
         spent_ns = contender.process.cpu_ns()
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds + 30)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, errors="replace", timeout=seconds + 30
+        )
         spent_ns = contender.process.cpu_ns() - spent_ns
     finally:
         os.sched_setaffinity(0, before)

@@ -81,6 +81,7 @@ def everything(plan: Plan, seed: int) -> dict[str, Any]:
         )
         everyone = [echo, redis, durable, *contenders.agent(agent)]
         provision.say("warming up")
+        agent.wait_for_leases()
         measure.warm_up(programs["load"], everyone, plan.seconds, plan.warm_up_rounds, work)
         samples = measure.measure(programs["load"], everyone, plan.seconds, plan.rounds, work, seed)
         weights["agent, after the load"] = agent.process.memory_kib()
@@ -97,7 +98,9 @@ def everything(plan: Plan, seed: int) -> dict[str, Any]:
         "redis": provision.version_of(redis_server),
         "method": f"{plan.rounds} interleaved rounds of {plan.seconds} s, medians; ratios within a round",
         "contenders": contenders.EXPLAINED,
-        "socket": samples.as_report([one.name for one in everyone], (contenders.ECHO, contenders.REDIS)),
+        "socket": samples.as_report(
+            [one.name for one in everyone], (contenders.ECHO, contenders.REDIS, contenders.REDIS_DURABLE)
+        ),
         "python": python_report(from_python),
         "disk": {way: {str(size): asdict(one) for size, one in by.items()} for way, by in to_disk.items()},
         "memory": weights,

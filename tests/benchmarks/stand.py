@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,8 +19,9 @@ import processes
 from processes import Running
 
 from protocol.codec import MsgpackDecoder, encode_msgpack
+from protocol.decisions import Decision
 from protocol.framing import FrameReader, frame
-from protocol.local_messages import Reply, Request, Status, StatusReport
+from protocol.local_messages import Call, Check, Reply, Request, Status, StatusReport
 
 HUGE = 4_000_000_000_000
 """Each limit: large enough that no call here is ever refused and that leases are large."""
@@ -160,6 +162,18 @@ class Agent:
             "ALLOTMENT_DATA_DIR": str(self.directory / "data"),
             "ALLOTMENT_SOCKET_DIR": str(self.sockets),
         }, self.core)  # fmt: skip
+
+    def wait_for_leases(self, within_s: float = 30.0) -> None:
+        """Until every customer of the calls may be served from here."""
+        held = dict(zip(calls.METERS, calls.HELD, strict=True))
+
+        def served(who: str) -> bool:
+            reply = ask(self.frames, Check(call=Call(customer=who, feature=calls.FEATURE), amounts=held))
+            return isinstance(reply, Decision) and reply.has_access
+
+        for number in range(calls.CUSTOMERS):
+            who = calls.customer(number)
+            processes.wait_until(f"{who} is served", partial(served, who), within_s, self.process)
 
     def status(self) -> StatusReport:
         """What it says of itself."""

@@ -7,47 +7,62 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+WIDTH_MIN = 112
+"""Columns are never cut, not even where the output is a file."""
+
 
 def show(report: dict[str, Any]) -> None:
     """Print everything that was measured."""
     console = Console()
-    console.print(f"\n[bold]{report['machine']}[/]\n{report['redis']}; {report['method']}\n")
-    for part in (_socket, _python, _disk, _memory):
+    console = Console(width=max(WIDTH_MIN, console.width))
+    console.print(f"\n[bold]{report['machine']}[/]\n{report['redis']}; {report['method']}\n", highlight=False)
+    for name, what in report["contenders"].items():
+        console.print(f"  {name:18} {what}", highlight=False)
+    for part in (_socket, _ratios, _python, _disk, _memory):
         table = part(report)
         if table is not None:
-            console.print(table)
             console.print()
+            console.print(table)
 
 
 def _table(title: str, caption: str, *columns: str) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
     return table
 
 
 def _socket(report: dict[str, Any]) -> Table:
     table = _table(
         "Over the Unix socket, from C",
-        "Decisions are answers: a reserve is one, its settle another. Server CPU counts all threads of the server.\n"
-        + "\n".join(f"{name}: {what}" for name, what in report["contenders"].items()),
-        "", "decisions/s", "x echo", "x redis", "CPU us", "x echo", "x redis",
-        "reserve p50 us", "x echo", "x redis", "p99 us", "settle p50 us", "p99 us", "wrong",
+        "A decision is one answer: a reserve, or its settle (agent-check: a check). CPU: all of the server's threads.",
+        "", "decisions/s", "CPU us each", "reserve p50 us", "p99 us", "settle p50 us", "p99 us", "wrong",
     )  # fmt: skip
     for shape, contenders in report["socket"].items():
-        table.add_section()
-        table.add_row(f"[bold]{shape}[/]")
+        _section(table, shape)
         for name, row in contenders.items():
-            first, *rest = row["steps"].values()
-            settled = [_number(rest[0]["p50_us"]), _number(rest[0]["p99_us"])] if rest else ["", ""]
-            table.add_row(
-                f"  {name}",
-                _number(row["per_s"]), _ratio(row["per_s_to"], "echo"), _ratio(row["per_s_to"], "redis-lua"),
-                _number(row["cpu_us"]), _ratio(row["cpu_to"], "echo"), _ratio(row["cpu_to"], "redis-lua"),
-                _number(first["p50_us"]), _ratio(row["p50_to"], "echo"), _ratio(row["p50_to"], "redis-lua"),
-                _number(first["p99_us"]), *settled, str(row["wrong"]),
-            )  # fmt: skip
+            steps = [figure for step in row["steps"].values() for figure in (step["p50_us"], step["p99_us"])]
+            cells = [_number(one) for one in (row["per_s"], row["cpu_us"], *steps)]
+            table.add_row(f"  {name}", *cells, *[""] * (6 - len(cells)), str(row["wrong"]))
     return table
+
+
+def _ratios(report: dict[str, Any]) -> Table:
+    to = {"echo": "echo", "redis-lua": "redis", "redis-lua-durable": "durable"}
+    kinds = {"per_s_to": "rate", "p50_to": "reserve p50", "cpu_to": "CPU"}
+    columns = [f"{kind} x {short}" for kind in kinds.values() for short in to.values()]
+    table = _table("The agent beside them: how many times theirs, within one round", "", "", *columns)
+    for shape, contenders in report["socket"].items():
+        _section(table, shape)
+        for name, row in contenders.items():
+            if name.startswith("agent"):
+                table.add_row(f"  {name}", *(_number(row[kind].get(other)) for kind in kinds for other in to))
+    return table
+
+
+def _section(table: Table, shape: str) -> None:
+    table.add_section()
+    table.add_row(f"[bold]{shape}[/]")
 
 
 def _python(report: dict[str, Any]) -> Table | None:
@@ -99,7 +114,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _ratio(ratios: dict[str, float], to: str) -> str:
-    return _number(ratios.get(to))
