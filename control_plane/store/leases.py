@@ -78,6 +78,16 @@ def of_agent(connection: Connection, agent: str, names: Iterable[str]) -> Iterat
         yield from _rows(connection, query, {**parameters, "agent": agent})
 
 
+def by_name(connection: Connection, names: Iterable[tuple[str, str]]) -> Iterator[Row]:
+    """Leases by (customer, lease), whoever holds them."""
+    ordered = sorted(set(names))
+    table = wanted(connection, (leases.c.customer, leases.c.lease))
+    same = and_(leases.c.customer == table.c.customer, leases.c.lease == table.c.lease)
+    query = select(leases).select_from(table.join(leases, same))
+    for start in range(0, len(ordered), CHUNK):
+        yield from _rows(connection, query, as_rows(ordered[start : start + CHUNK]))
+
+
 def taken_by_others(connection: Connection, agent: str, names: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Which of these (customer, lease) are leases of another agent."""
     table = wanted(connection, (leases.c.customer, leases.c.lease))

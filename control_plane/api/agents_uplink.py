@@ -1,0 +1,120 @@
+"""What agents say over HTTP: enrol, sync, and one hanging watch (protocol.uplink_messages)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from anyio import CapacityLimiter, to_thread
+from litestar import Request, Response, get, post
+from litestar.exceptions import HTTPException
+from litestar.params import QueryParameter
+
+from control_plane.access import AGENTS, JOINING, actor_of
+from control_plane.api.bodies import StrictBody
+from control_plane.clock import random_id, random_secret
+from control_plane.operations.check_token import refused
+from control_plane.operations.enroll_agent import Draws, enroll_agent
+from control_plane.operations.refusals import Conflict
+from control_plane.operations.sync_agent import Synced, TurnedAway, sync_agent
+from control_plane.operations.watch_changes import ChangeFeed
+from protocol.codec import MsgpackDecoder, encode_msgpack
+from protocol.uplink_messages import (
+    ENROLL_PATH,
+    MSGPACK,
+    SYNC_BYTES_MAX,
+    SYNC_PATH,
+    WATCH_PATH,
+    WATCH_WAIT_MS_MAX,
+    EnrollReply,
+    EnrollRequest,
+    SyncRequest,
+)
+from protocol.violations import Violation
+
+TAGS = ["agents' uplink"]
+SYNCS_AT_ONCE_MAX = 12
+"""Fewer than the database has connections, so that people are served while a thousand agents sync."""
+
+CURSOR_MAX = 2**62
+
+WatchCursor = Annotated[int, QueryParameter(ge=-1, le=CURSOR_MAX, description="of the watch before; -1 at first")]
+WatchWait = Annotated[int, QueryParameter(ge=0, le=WATCH_WAIT_MS_MAX, description="how long to wait at most, ms")]
+
+_sync_request = MsgpackDecoder(SyncRequest)
+_at_once = CapacityLimiter(SYNCS_AT_ONCE_MAX)
+
+
+@post(
+    ENROLL_PATH,
+    opt=JOINING,
+    tags=TAGS,
+    sync_to_thread=True,
+    dto=StrictBody[EnrollRequest],
+    return_dto=None,
+    security=[{}],
+)
+def enroll(request: Request[Any, Any, Any], data: EnrollRequest) -> EnrollReply:
+    """Trade a join token for an identity of one's own; its token is shown this once."""
+    state = request.app.state
+    draws = Draws(random_id(), random_id(), random_secret())
+    now_ms = state.clock.now_ms()
+    reply: EnrollReply = state.database.run(lambda connection: enroll_agent(connection, data, draws, now_ms))
+    return reply
+
+
+@post(
+    SYNC_PATH,
+    opt=AGENTS,
+    tags=TAGS,
+    status_code=200,
+    media_type=MSGPACK,
+    request_max_body_size=SYNC_BYTES_MAX,
+)
+async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """One idempotent exchange (msgpack): reports, asks and events up; grants, recalls and entitlements down."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MSGPACK:
+        raise HTTPException(status_code=415)
+    agent = _agent(request)
+    said = _sync_request(await request.body())
+    state = request.app.state
+    synced = await to_thread.run_sync(_sync, state, agent, said, limiter=_at_once)
+    if synced.news:
+        state.feed.nudge()
+    return Response(encode_msgpack(synced.reply), media_type=MSGPACK)
+
+
+@get(WATCH_PATH, opt=AGENTS, tags=TAGS, media_type=MSGPACK)
+async def watch(request: Request[Any, Any, Any], cursor: WatchCursor, wait_ms: WatchWait = 0) -> Response[bytes]:
+    """Wait until something may have changed since the cursor, or for a while (msgpack)."""
+    feed: ChangeFeed = request.app.state.feed
+    reply = await feed.wait(_agent(request), cursor, wait_ms)
+    return Response(encode_msgpack(reply), media_type=MSGPACK)
+
+
+def _sync(state: Any, agent: str, said: SyncRequest) -> Synced:
+    now_ms = state.clock.now_ms()
+    outcome: Synced | TurnedAway = state.database.run(lambda connection: sync_agent(connection, agent, said, now_ms))
+    if isinstance(outcome, Synced):
+        return outcome
+    match outcome.why:
+        case "snapshot_required":
+            expected = "true in the first sync of a start"
+            raise Violation("snapshot", "is false, but this start is not known", expected, code="snapshot_required")
+        case "quarantined":
+            detail = (
+                "This journal was copied or rolled back, or another agent uses it; it is quarantined, and what its "
+                "leases may have paid for stays charged. Start the agent with an empty data directory."
+            )
+            raise Conflict("journal_quarantined", detail, "journal")
+        case _:
+            raise refused()
+
+
+def _agent(request: Request[Any, Any, Any]) -> str:
+    agent = actor_of(request).agent
+    if agent is None:
+        raise refused()
+    return agent
+
+
+UPLINK_HANDLERS: list[Any] = [enroll, sync, watch]
