@@ -22,6 +22,8 @@ AGENT_WAITS_MS = 2_000
 
 BACKOFF_FIRST_S = 0.005
 BACKOFF_MAX_S = 0.25
+LEFT_MIN_S = 0.002
+"""With less time than this left, another attempt is not worth beginning."""
 
 A = TypeVar("A", bound=Answer)
 
@@ -93,14 +95,12 @@ class Backoff:
         Raises:
             AgentUnavailable: there is no time left, or trying again cannot help.
         """
-        if left_s <= 0 or _hopeless(problem):
+        if left_s < LEFT_MIN_S or _hopeless(problem):
             raise self._unavailable(problem) from problem
         full_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * float(1 << min(self._failures, 10)))
         self._failures += 1
         pause_s = full_s * (0.5 + secrets.randbelow(1000) / 2000)  # who failed together does not return together
-        if pause_s >= left_s:
-            raise self._unavailable(problem) from problem
-        return pause_s
+        return min(pause_s, left_s / 2)
 
     def _unavailable(self, problem: Exception) -> AgentUnavailable:
         match problem:

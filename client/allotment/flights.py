@@ -45,6 +45,7 @@ class Flight:
         self._decision: Decision | None = None
         self._report: dict[str, Any] | None = None
         self._not_sent = False
+        self._unanswered: Request | None = None
 
     @property
     def decision(self) -> Decision:

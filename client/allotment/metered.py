@@ -40,6 +40,9 @@ class _Metered(Flight):
         wider = self._wider(more)
         return requests.extend(self.reservation, wider, self._options.get("ttl_ms"), 0), wider
 
+    def _to_repeat(self) -> Request | None:
+        return None if self.recorded is not None else self._unanswered
+
     def _time_to_end_s(self, error: BaseException | None) -> float | None:
         if error is None:
             return self._timeout_s
@@ -69,6 +72,17 @@ class MeteredCall(_Metered):
             self.held = dict(decision.reservation.amounts) if decision.reservation else wider
         return decision
 
+    def end_again(self, timeout_s: float | None = None) -> Recorded | None:
+        """Repeat the ending that got no answer when the block was left: once more, counted once. None: nothing to do.
+
+        Raises:
+            AgentUnavailable: it still gets none. The agent's own ending, after ``ttl_ms``, counts what was held.
+        """
+        request = self._to_repeat()
+        if request is not None:
+            self.recorded = self._client.ask(request, Recorded, timeout_s)
+        return self.recorded
+
     def __enter__(self) -> Self:
         try:
             self._decided(self._client.ask(self._reserve(), Decision, self._timeout_s))
@@ -82,7 +96,7 @@ class MeteredCall(_Metered):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        request = self._ending(error)
+        request = self._unanswered = self._ending(error)
         if request is None:
             return
         try:
@@ -140,6 +154,17 @@ class AsyncMeteredCall(_Metered):
             self.held = dict(decision.reservation.amounts) if decision.reservation else wider
         return decision
 
+    async def end_again(self, timeout_s: float | None = None) -> Recorded | None:
+        """Repeat the ending that got no answer when the block was left: once more, counted once. None: nothing to do.
+
+        Raises:
+            AgentUnavailable: it still gets none. The agent's own ending, after ``ttl_ms``, counts what was held.
+        """
+        request = self._to_repeat()
+        if request is not None:
+            self.recorded = await self._client.ask(request, Recorded, timeout_s)
+        return self.recorded
+
     async def __aenter__(self) -> Self:
         try:
             self._decided(await self._client.ask(self._reserve(), Decision, self._timeout_s))
@@ -155,7 +180,7 @@ class AsyncMeteredCall(_Metered):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        request = self._ending(error)
+        request = self._unanswered = self._ending(error)
         if request is None:
             return
         timeout_s = self._time_to_end_s(error)

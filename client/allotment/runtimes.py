@@ -1,16 +1,18 @@
-"""What the async client needs of an event loop, for asyncio and for Trio; Trio is imported only where it runs.
+"""What the async client needs of an event loop, for asyncio and for Trio; neither is imported but where it runs.
 
 Six small things: a clock is not among them, and neither are tasks: no call of this library outlives its caller.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Signal(Protocol):
@@ -64,9 +66,10 @@ class _AsyncioSignal:
 
 
 class _AsyncioRuntime:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.identity: object = loop
+    def __init__(self, asyncio: Any) -> None:
+        self._asyncio = asyncio
+        self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.identity: object = self._loop
 
     def signal(self) -> Signal:
         return _AsyncioSignal(self._loop)
@@ -88,15 +91,15 @@ class _AsyncioRuntime:
             unwatch(handle)
 
     async def sleep(self, pause_s: float) -> None:
-        await asyncio.sleep(pause_s)
+        await self._asyncio.sleep(pause_s)
 
     async def finish(self, operation: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.ensure_future(operation())
-        cancellation: asyncio.CancelledError | None = None
+        task = self._asyncio.ensure_future(operation())
+        cancellation: BaseException | None = None
         while not task.done():
             try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as error:
+                await self._asyncio.shield(task)
+            except self._asyncio.CancelledError as error:
                 cancellation = error
             except BaseException:  # noqa: BLE001 - looked at below, together with a cancellation
                 break
@@ -150,7 +153,7 @@ class _TrioSignal:
 
 
 def current_runtime() -> Runtime:
-    """The event loop that runs the caller.
+    """The event loop that runs the caller: a loop that is not even imported does not run.
 
     Raises:
         RuntimeError: neither Trio nor asyncio does.
@@ -158,4 +161,6 @@ def current_runtime() -> Runtime:
     if trio := sys.modules.get("trio"):
         with contextlib.suppress(RuntimeError):
             return _TrioRuntime(trio)
-    return _AsyncioRuntime(asyncio.get_running_loop())
+    if asyncio := sys.modules.get("asyncio"):
+        return _AsyncioRuntime(asyncio)
+    raise RuntimeError("neither asyncio nor Trio runs here; use allotment.Client")

@@ -231,9 +231,11 @@ def test_an_agent_that_is_gone_hides_no_exception(agent, start):
     async def main() -> None:
         async with allotment.AsyncClient(str(agent.path), timeout_s=0.05) as client:
             with pytest.raises(ValueError, match="mine") as raised:  # noqa: PT012
-                async with client.metered("acme", "chat", timeout_s=0.05):
+                async with client.metered("acme", "chat", timeout_s=0.05) as call:
                     agent.stop()
                     raise ValueError("mine")
             assert "could not be ended" in raised.value.__notes__[0]
+            agent.start()
+            assert (await call.end_again(5)).event == call.reservation
 
     start(main() if start is asyncio.run else main)

@@ -19,12 +19,14 @@ class OnlyTheseRooms(MetaPathFinder):
         raise ImportError(f"the client may not import {name}")
 
 sys.meta_path.insert(0, OnlyTheseRooms())
-import allotment, asyncio
+import allotment
+assert "asyncio" not in sys.modules  # a blocking program does not pay for it
 client = allotment.Client("/nowhere/agent.sock", timeout_s=0.01)
 try:
     client.check("acme", "chat")
 except allotment.AgentUnavailable:
     pass
+import asyncio
 async def main():
     try:
         await allotment.AsyncClient("/nowhere/agent.sock", timeout_s=0.01).status()

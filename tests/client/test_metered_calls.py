@@ -182,6 +182,21 @@ def test_an_agent_that_is_gone_hides_no_exception_and_is_told_beside_it(agent, c
     assert call.reservation in caplog.text
 
 
+def test_an_ending_that_got_no_answer_can_be_said_again_later(agent):
+    with allotment.Client(str(agent.path), timeout_s=0.05) as client:
+        call = client.metered("acme", "chat", amounts=AMOUNTS)
+        with pytest.raises(allotment.AgentUnavailable), call:  # noqa: PT012
+            call.report(tokens={"input": 7})
+            agent.stop()
+        with pytest.raises(allotment.AgentUnavailable):
+            call.end_again()
+        agent.start()
+        assert call.end_again().amounts["input_tokens"] == 7
+        assert call.end_again().event == call.reservation
+    assert agent.ops == ["reserve", "settle"]
+    assert_ended_once(agent)
+
+
 class Interrupting(allotment.Client):
     """A client whose user presses Ctrl-C at the moment when the answer of one kind of request is under way."""
 
