@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from agent.main import DRAIN_S, IN_FLIGHT_S
+from control_plane.cli.serve import GRACE_S
+
 Objects = list[dict[str, Any]]
 Rule = Callable[[Objects], Iterator[str]]
 
@@ -30,7 +33,6 @@ ENUMS = {
     "fsGroupChangePolicy": {"OnRootMismatch", "Always"},
 }
 UNITS = {"": 1, "m": 0.001, "k": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30, "Ti": 2**40}
-DRAIN_S = 25  # what either program may take to stop, see test_rendered_pods_start_the_programs
 
 
 def pods(objects: Objects) -> Iterator[tuple[dict[str, Any], dict[str, str], dict[str, Any]]]:
@@ -132,10 +134,11 @@ def images_are_pinned(objects: Objects) -> Iterator[str]:
 
 
 def stopping_has_time(objects: Objects) -> Iterator[str]:
+    needed = max(DRAIN_S + IN_FLIGHT_S, GRACE_S)
     for workload, _, spec in pods(objects):
         hooks = [container.get("lifecycle", {}).get("preStop", {}) for container in containers(spec)]
         slept = sum(hook.get("sleep", {}).get("seconds", 0) for hook in hooks)
-        if spec["terminationGracePeriodSeconds"] < slept + DRAIN_S + 5:
+        if spec["terminationGracePeriodSeconds"] < slept + needed + 5:
             yield f"{workload['metadata']['name']} is killed before it has drained"
 
 
