@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,7 +45,8 @@ class Caller(threading.Thread):
     def __init__(self, client: Client, name: str, seed: int, stop: threading.Event) -> None:
         super().__init__(name=name, daemon=True)
         self.usages: dict[str, Usage] = {}
-        self.refused = self.released = self.repeated = 0
+        self.refused: Counter[str] = Counter()
+        self.released = self.repeated = 0
         self.failure: BaseException | None = None
         self._client, self._random, self._told_to_stop = client, random.Random(seed), stop
         self._doubtful: list[Usage] = []
@@ -105,7 +107,8 @@ class Caller(threading.Thread):
             )
         except AgentUnavailable:
             return False
-        self.refused += not decision.allowed
+        if not decision.allowed:
+            self.refused[decision.code] += 1
         return decision.allowed
 
     def _release(self, name: str) -> None:

@@ -45,6 +45,7 @@ class Audit:
         duplicated: uses that the ledger has more than once, or with more than was said.
         in_doubt: uses that their callers gave up on without an answer; ``in_doubt_counted`` of them were counted.
         unexpected: events that no caller reported.
+        refused: reservations that were not allowed, by why; every limit here is far away.
         conflicts: events that the control plane set aside, by why.
     """
 
@@ -57,7 +58,7 @@ class Audit:
     in_doubt_counted: int
     unexpected: int
     repeated_after_ack: int
-    refused: int
+    refused: dict[str, int]
     released: int
     conflicts: dict[str, int]
     usage_equals_events: bool
@@ -167,7 +168,7 @@ def compare(plane: ControlPlane, crowd: list[Caller]) -> Audit:
         in_doubt_counted=sum(name in counted for name in doubted),
         unexpected=len(counted.keys() - said.keys()),
         repeated_after_ack=sum(caller.repeated for caller in crowd),
-        refused=sum(caller.refused for caller in crowd),
+        refused=dict(sum((caller.refused for caller in crowd), Counter())),
         released=sum(caller.released for caller in crowd),
         conflicts=dict(Counter(item["code"] for item in plane.get_all("/v1/event-conflicts"))),
         usage_equals_events=usage_equals_events,

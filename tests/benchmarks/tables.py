@@ -49,9 +49,14 @@ def _socket(report: dict[str, Any]) -> Table:
 
 def _ratios(report: dict[str, Any]) -> Table:
     to = {"echo": "echo", "redis-lua": "redis", "redis-lua-durable": "durable"}
-    kinds = {"per_s_to": "rate", "p50_to": "reserve p50", "cpu_to": "CPU"}
-    columns = [f"{kind} x {short}" for kind in kinds.values() for short in to.values()]
-    table = _table("The agent beside them: how many times theirs, within one round", "", "", *columns)
+    kinds = {"per_s_to": "rate", "p50_to": "p50", "cpu_to": "CPU"}
+    columns = [f"{kind}\nx {short}" for kind in kinds.values() for short in to.values()]
+    table = _table(
+        "The agent beside them: how many times theirs, within one round (p50: of the reserve, or the check)",
+        "",
+        "",
+        *columns,
+    )
     for shape, contenders in report["socket"].items():
         _section(table, shape)
         for name, row in contenders.items():
