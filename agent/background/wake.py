@@ -13,7 +13,8 @@ class Wake:
 
     def set(self) -> None:
         """Something is to be done."""
-        self._event.set()
+        if not self._event.is_set():
+            self._event.set()
 
     async def wait(self) -> None:
         """Return once it has been set, and clear it."""

@@ -77,7 +77,8 @@ def allowed(
         if share < least:
             tightest, least, usage = step, share, used
         soft = soft or (limit.at_end is LimitEnd.OVERAGE and used > amount)
-        fallback = fallback or any(lease.expires_at_ms <= now_ms for lease in allowance.leases)
+        for lease in allowance.leases:
+            fallback = fallback or lease.expires_at_ms <= now_ms
         if step.meter == OUTPUT_TOKENS:
             free = allowance.free(now_ms, drain=step.drain) + (meters[OUTPUT_TOKENS] if reservation else 0)
             payable = free if payable is None else min(payable, free)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from agent.core.budget import Lease
 from agent.core.reservations import Ended, Reservation
 from protocol.entitlements import Entitlement
@@ -16,13 +18,12 @@ Notify = Callable[[bool], None]
 """Called once with whether the write is on disk."""
 
 
-@dataclass(slots=True)
-class PendingEvent:
+class PendingEvent(msgspec.Struct, gc=False):
     """An event on its way to the disk, and who waits for it."""
 
     event: UsageEvent
     ended: Ended
-    waiters: list[Notify] = field(default_factory=list)
+    waiters: list[Notify]
 
 
 @dataclass(slots=True)

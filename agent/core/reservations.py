@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from agent.core.budget import AllowanceKey, Lease
+from protocol.events import Outcome, UsageSource
 from protocol.local_messages import Call
 
-ENDED_MAX = 50_000
+ENDED_MAX = 20_000
 """How many ended calls are remembered here; what is forgotten, the ledger still knows by its id."""
 
+# Made once or more for every call: structs, which are made several times faster than dataclasses, and are no work for
+# the garbage collector (they are never part of a cycle).
 
-@dataclass(slots=True)
-class Line:
+
+class Line(msgspec.Struct, gc=False):
     """One limit that a call touches: its meter, whose counter, and the holds on leases that pay for it."""
 
     meter: str
     allowance: AllowanceKey
     drain: bool
-    holds: list[tuple[Lease, int]] = field(default_factory=list)
+    holds: list[tuple[Lease, int]] = []
 
     @property
     def held(self) -> int:
@@ -28,8 +32,7 @@ class Line:
         return sum([amount for _, amount in self.holds])
 
 
-@dataclass(slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, gc=False):
     """What is held for one call in flight. It ends exactly once: by settle, release or expiry.
 
     Attributes:
@@ -49,23 +52,39 @@ class Reservation:
     journaled: bool = False
 
 
-@dataclass(slots=True)
-class Ended:
+class Said(msgspec.Struct, frozen=True, gc=False):
+    """What a caller said of a call that ended, apart from whose call it was; ``amounts`` are meters, normalised."""
+
+    amounts: dict[str, int]
+    tokens: dict[str, int]
+    usage_source: UsageSource
+    outcome: Outcome
+    model: str | None
+    provider: str | None
+
+
+class Ended(msgspec.Struct, gc=False):
     """How a call ended.
 
     Attributes:
         event: the usage event that says so; ``None`` for a release.
-        amounts, tokens: what is counted by now, corrections included.
-        said: for each body that was said, by digest: the event it made, and what that event corrects.
+        said: what counts by now: the last word. earlier: words before it, with the events that they made.
+        last_event: the event that the last word made; ``event`` itself until there is a correction.
         durable: whether all of it is on disk.
     """
 
     event: str | None
-    amounts: dict[str, int]
-    tokens: dict[str, int]
+    said: Said | None
     call: Call
-    said: dict[bytes, tuple[str, str | None]] = field(default_factory=dict)
+    last_event: str | None = None
+    earlier: tuple[tuple[Said, str], ...] = ()
     durable: bool = False
+
+    def event_of(self, said: Said) -> str | None:
+        """The event that these words made, if they were said before."""
+        if said == self.said:
+            return self.last_event
+        return next((event for words, event in self.earlier if words == said), None)
 
 
 class EndedBook:

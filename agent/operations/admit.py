@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from agent.core import answers
 from agent.core.books import Books, Customer
@@ -19,8 +19,7 @@ DISK_PATIENCE_MS = 250
 """How long a call waits for the journal beyond its deadline: the disk is near, and a commit takes milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """Every limit on the path has room for ``meters``; take in the same breath."""
 
     customer: Customer

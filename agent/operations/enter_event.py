@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
 
 from agent.core.books import Books
-from agent.core.budget import Lease
+from agent.core.budget import AllowanceKey, Lease
 from agent.core.pending import Notify, PendingEvent
-from agent.core.reservations import Ended, Line
-from protocol.entitlements import limits_on_path, scope_value
-from protocol.events import Charge, Outcome, UsageEvent, UsageSource
+from agent.core.reservations import Ended, Line, Said
+from protocol.events import Charge, UsageEvent
 from protocol.local_messages import Call, ErrorReply, Problem, Recorded
 
 
-@dataclass(frozen=True, slots=True)
-class AfterCommit:
+class AfterCommit(msgspec.Struct, frozen=True, gc=False):
     """The reply, to be sent once it is true: whoever joins ``waiters`` is told whether the commit succeeded."""
 
     reply: Recorded
     waiters: list[Notify]
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a caller said of a call that ended, apart from whose call it was; ``amounts`` are meters, normalised."""
-
-    amounts: dict[str, int]
-    tokens: dict[str, int]
-    usage_source: UsageSource
-    outcome: Outcome
-    model: str | None
-    provider: str | None
-
-    @property
-    def digest(self) -> bytes:
-        """Equal for equal words."""
-        body = (self.amounts, self.tokens, self.usage_source.value, self.outcome.value, self.model, self.provider)
-        return blake2b(_encode_sorted(body), digest_size=16).digest()
-
-
 Charges = list[tuple[Lease, int]]
-
-_encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 def charge_lines(books: Books, lines: list[Line], amounts: Mapping[str, int]) -> Charges:
@@ -66,7 +43,7 @@ def charge_lines(books: Books, lines: list[Line], amounts: Mapping[str, int]) ->
     return charges
 
 
-def charge_rest(books: Books, call: Call, amounts: Mapping[str, int], charged: Charges, now_ms: int) -> Charges:
+def charge_rest(books: Books, call: Call, amounts: dict[str, int], charged: Charges, now_ms: int) -> Charges:
     """Settle what no hold covered, on every limit on the path that has room here.
 
     What finds no room stays uncharged in the event; the control plane debits it directly.
@@ -74,31 +51,32 @@ def charge_rest(books: Books, call: Call, amounts: Mapping[str, int], charged: C
     customer = books.customers.get(call.customer)
     if customer is None or customer.entitlement is None:
         return []
-    covered: dict[tuple[str, str, str], int] = {}
+    covered: dict[AllowanceKey, int] = {}
     for lease, part in charged:
-        covered[lease.key] = covered.get(lease.key, 0) + part
+        key = (lease.customer, lease.counter, lease.scope_value)
+        covered[key] = covered.get(key, 0) + part
     more: Charges = []
-    for limit in limits_on_path(customer.entitlement.limits, call.feature, amounts):
-        key = (call.customer, limit.counter, scope_value(limit, call.subject.user))
-        allowance = books.allowances.get(key)
-        rest = amounts[limit.meter] - covered.get(key, 0)
-        if allowance is not None and rest > 0:
-            more += allowance.charge(rest, now_ms)
+    for step in books.path(customer, call, amounts, now_ms).steps:
+        rest = amounts[step.meter] - covered.get(step.allowance.key, 0)
+        if rest > 0:
+            more += step.allowance.charge(rest, now_ms)
     for lease, _ in more:
         books.pending.touch(lease)
     return more
 
 
-def enter_event(books: Books, key: str, ended: Ended, event: UsageEvent, said: Said) -> AfterCommit:
-    """Queue the event for the next commit group and remember what was said under ``key``."""
-    ended.said[said.digest] = (event.event, event.corrects)
-    ended.durable = False
+def enter_event(books: Books, key: str, ended: Ended, event: UsageEvent) -> AfterCommit:
+    """Queue the event for the next commit group, and remember under ``key`` how the call ended."""
+    assert ended.said is not None
+    ended.last_event, ended.durable = event.event, False
     books.ended.put(key, ended)
-    pending = PendingEvent(event, ended)
+    pending = PendingEvent(event, ended, [])
     books.pending.events.append(pending)
     books.pending.urgent = True
     books.wake_writer()
-    return AfterCommit(Recorded(event=event.event, amounts=said.amounts, corrects=event.corrects), pending.waiters)
+    return AfterCommit(
+        Recorded(event=event.event, amounts=ended.said.amounts, corrects=event.corrects), pending.waiters
+    )
 
 
 def usage_event(name: str, call: Call, said: Said, charges: Charges, at_ms: int, version: int) -> UsageEvent:
@@ -126,34 +104,38 @@ def repeat_or_correct(books: Books, key: str, ended: Ended, said: Said, wall_ms:
 
     A correction is an event of its own whose amounts are the difference to what was counted so far.
     """
-    digest = said.digest
-    told = ended.said.get(digest)
+    assert ended.event is not None
+    assert ended.said is not None
+    assert ended.last_event is not None
+    told = ended.event_of(said)
     if told is not None:
-        reply = Recorded(event=told[0], amounts=said.amounts, duplicate=True, corrects=told[1])
+        corrects = None if told == ended.event else ended.event
+        reply = Recorded(event=told, amounts=said.amounts, duplicate=True, corrects=corrects)
         if ended.durable:
             return reply
         books.pending.urgent = True
         books.wake_writer()
         return AfterCommit(reply, books.pending.waiters)
-    assert ended.event is not None
-    name = f"{_short(ended.event)}~{len(ended.said)}"
+    before = ended.said
+    ended.earlier = (*ended.earlier, (before, ended.last_event))
+    name = f"{_short(ended.event)}~{len(ended.earlier)}"
     event = UsageEvent(
         event=name,
         customer=ended.call.customer,
         feature=ended.call.feature,
         at_ms=wall_ms,
-        amounts=_difference(ended.amounts, said.amounts),
+        amounts=_difference(before.amounts, said.amounts),
         subject=ended.call.subject,
         tags=ended.call.tags,
         model=said.model,
         provider=said.provider,
-        tokens=_difference(ended.tokens, said.tokens),
+        tokens=_difference(before.tokens, said.tokens),
         usage_source=said.usage_source,
         outcome=said.outcome,
         corrects=ended.event,
     )
-    ended.amounts, ended.tokens = said.amounts, said.tokens
-    return enter_event(books, key, ended, event, said)
+    ended.said = said
+    return enter_event(books, key, ended, event)
 
 
 def _difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:

@@ -6,7 +6,7 @@ The provider may have billed all of it; nobody can tell. A settle that comes lat
 from __future__ import annotations
 
 from agent.core.books import Books
-from agent.operations.enter_event import Said
+from agent.core.reservations import Said
 from agent.operations.settle import conclude
 from protocol.events import Outcome, UsageSource
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from agent.core.books import Books
-from agent.core.reservations import Ended
+from agent.core.reservations import Ended, Said
 from agent.operations.admit import require_known_meters
 from agent.operations.enter_event import (
     AfterCommit,
-    Said,
     charge_rest,
     enter_event,
     overloaded,
@@ -50,4 +49,4 @@ def record(
     at_ms = wall_ms if request.at_ms is None else request.at_ms
     event = usage_event(request.event, call, said, charges, at_ms, version)
     books.counters.recorded += 1
-    return enter_event(books, key, Ended(request.event, amounts, request.tokens, call), event, said)
+    return enter_event(books, key, Ended(request.event, said, call), event)

@@ -23,7 +23,7 @@ def release(books: Books, request: Release) -> Recorded | AfterCommit | ErrorRep
         return Recorded(duplicate=True)
     charge_lines(books, held.lines, {})
     forget_reservation(books, held)
-    books.ended.put(held.id, Ended(None, {}, {}, held.call, durable=True))
+    books.ended.put(held.id, Ended(None, None, held.call, durable=True))
     books.counters.released += 1
     books.pending.urgent = True
     books.wake_writer()

@@ -51,7 +51,7 @@ def take(books: Books, step: Step, amount: int, now_ms: int) -> Line:
     if amount:
         line.holds = allowance.take(amount, now_ms, drain=step.drain)
         allowance.note_demand(amount, now_ms)
-        if asks_ahead(allowance, allowance.free(now_ms, drain=step.drain), now_ms):
+        if asks_ahead(allowance, now_ms, drain=step.drain):
             seek_lease(books, allowance, 0, now_ms)
     return line
 

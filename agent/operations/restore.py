@@ -5,9 +5,8 @@ from __future__ import annotations
 from zlib import crc32
 
 from agent.core.books import Books
-from agent.core.reservations import Ended
+from agent.core.reservations import Ended, Said
 from agent.operations.commit_group import StoredReservation, from_lease_row, from_reservation_row
-from agent.operations.enter_event import Said
 from agent.store.journal import BatchRow, Contents, JournalDamagedError
 from protocol.codec import MsgpackDecoder
 from protocol.entitlements import Entitlement
@@ -84,22 +83,22 @@ def _remember_ended(books: Books, batch: BatchRow) -> None:
 
 def _first_word(books: Books, key: str, event: UsageEvent) -> None:
     call = Call(event.customer, event.feature, event.subject, event.tags, event.model)
-    ended = Ended(event.event, event.amounts, event.tokens, call, durable=True)
-    ended.said[_said(event, ended).digest] = (event.event, None)
-    books.ended.put(key, ended)
+    said = _said(event, event.amounts, event.tokens)
+    books.ended.put(key, Ended(event.event, said, call, event.event, durable=True))
 
 
 def _correction(books: Books, key: str, event: UsageEvent) -> None:
     ended = books.ended.get(key)
-    if ended is None:
+    if ended is None or ended.said is None or ended.last_event is None:
         return
-    ended.amounts = _sum(ended.amounts, event.amounts)
-    ended.tokens = _sum(ended.tokens, event.tokens)
-    ended.said[_said(event, ended).digest] = (event.event, event.corrects)
+    before = ended.said
+    ended.earlier = (*ended.earlier, (before, ended.last_event))
+    ended.said = _said(event, _sum(before.amounts, event.amounts), _sum(before.tokens, event.tokens))
+    ended.last_event = event.event
 
 
-def _said(event: UsageEvent, ended: Ended) -> Said:
-    return Said(ended.amounts, ended.tokens, event.usage_source, event.outcome, event.model, event.provider)
+def _said(event: UsageEvent, amounts: dict[str, int], tokens: dict[str, int]) -> Said:
+    return Said(amounts, tokens, event.usage_source, event.outcome, event.model, event.provider)
 
 
 def _sum(before: dict[str, int], difference: dict[str, int]) -> dict[str, int]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from agent.core.books import Books
-from agent.core.reservations import Ended, Reservation
+from agent.core.reservations import Ended, Reservation, Said
 from agent.operations.admit import require_known_meters
 from agent.operations.enter_event import (
     AfterCommit,
-    Said,
     charge_lines,
     charge_rest,
     enter_event,
@@ -64,7 +63,7 @@ def conclude(
     customer = books.customers.get(call.customer)
     version = held.version if held else customer.entitlement.version if customer and customer.entitlement else 0
     event = usage_event(name, call, said, charges, wall_ms, version)
-    return enter_event(books, name, Ended(name, said.amounts, said.tokens, call), event, said)
+    return enter_event(books, name, Ended(name, said, call), event)
 
 
 def forget_reservation(books: Books, held: Reservation) -> None:
