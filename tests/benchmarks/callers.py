@@ -19,7 +19,7 @@ PATIENCE_S = 20.0
 HURRY_S = 0.03
 """How long an impatient one waits, who then never asks again."""
 
-PAUSE_MEAN_S = 0.004
+PAUSE_MEAN_S = 0.002
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +27,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def _table(title: str, caption: str, *columns: str) -> Table:
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
     return table
@@ -48,7 +49,7 @@ def _socket(report: dict[str, Any]) -> Table:
 
 
 def _ratios(report: dict[str, Any]) -> Table:
-    to = {"echo": "echo", "redis-lua": "redis", "redis-lua-durable": "durable"}
+    to = {"echo": "echo", "redis-lua": "redis", "redis-lua-durable": "AOF"}
     kinds = {"per_s_to": "rate", "p50_to": "p50", "cpu_to": "CPU"}
     columns = [f"{kind}\nx {short}" for kind in kinds.values() for short in to.values()]
     table = _table(
