@@ -82,12 +82,13 @@ def outcome(reply: Mapping[str, Any], kind: type[A]) -> A:
 class Backoff:
     """When to try again: at growing, jittered intervals, within what is left of the deadline."""
 
-    __slots__ = ("_failures", "_within_s", "path")
+    __slots__ = ("_failures", "_problem", "_within_s", "path")
 
     def __init__(self, path: str, within_s: float) -> None:
         self.path = path
         self._within_s = within_s
         self._failures = 0
+        self._problem: Exception | None = None
 
     def delay_s(self, problem: Exception, left_s: float) -> float:
         """How long to wait before the next attempt.
@@ -95,8 +96,10 @@ class Backoff:
         Raises:
             AgentUnavailable: there is no time left, or trying again cannot help.
         """
+        if self._problem is None or not isinstance(problem, TimeoutError):
+            self._problem = problem  # that time ran out in the end tells less than what had gone wrong before
         if left_s < LEFT_MIN_S or _hopeless(problem):
-            raise self._unavailable(problem) from problem
+            raise self._unavailable(self._problem) from problem
         full_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * float(1 << min(self._failures, 10)))
         self._failures += 1
         pause_s = full_s * (0.5 + secrets.randbelow(1000) / 2000)  # who failed together does not return together

@@ -229,9 +229,9 @@ def test_exceptions_refusals_and_releases_end_as_in_the_blocking_client(agent, s
 @pytest.mark.parametrize("start", [asyncio.run, trio.run], ids=["asyncio", "trio"])
 def test_an_agent_that_is_gone_hides_no_exception(agent, start):
     async def main() -> None:
-        async with allotment.AsyncClient(str(agent.path), timeout_s=0.05) as client:
+        async with allotment.AsyncClient(str(agent.path), timeout_s=0.25) as client:
             with pytest.raises(ValueError, match="mine") as raised:  # noqa: PT012
-                async with client.metered("acme", "chat", timeout_s=0.05) as call:
+                async with client.metered("acme", "chat", timeout_s=0.25) as call:
                     agent.stop()
                     raise ValueError("mine")
             assert "could not be ended" in raised.value.__notes__[0]

@@ -137,13 +137,13 @@ def test_every_call_ends_by_its_deadline(client, agent, fault):
     agent.script.extend([fault] * 1000)
     began = time.monotonic()
     with pytest.raises(allotment.AgentUnavailable) as raised:
-        client.record("acme", "chat", event="e1", timeout_s=0.1)
-    assert 0.02 < time.monotonic() - began < 1
+        client.record("acme", "chat", event="e1", timeout_s=0.2)
+    assert 0.1 < time.monotonic() - began < 2
     assert raised.value.code == {"silent": "no_answer", "retry": "not_recorded"}[fault]
 
 
 def test_no_agent_at_all_is_said_by_the_deadline():
-    client = allotment.Client("/nowhere/agent.sock", timeout_s=0.05)
+    client = allotment.Client("/nowhere/agent.sock", timeout_s=0.2)
     with pytest.raises(allotment.AgentUnavailable, match=r"/nowhere/agent\.sock") as raised:
         client.check("acme", "chat")
     assert raised.value.code == "unreachable"

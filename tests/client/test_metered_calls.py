@@ -162,7 +162,7 @@ def test_an_agent_that_lost_its_memory_accounts_for_the_call_all_the_same(client
 
 def test_an_agent_that_is_gone_raises_where_nothing_else_does(agent):
     with (
-        allotment.Client(str(agent.path), timeout_s=0.05) as client,
+        allotment.Client(str(agent.path), timeout_s=0.25) as client,
         pytest.raises(allotment.AgentUnavailable),
         client.metered("acme", "chat", amounts=AMOUNTS),
     ):
@@ -170,11 +170,11 @@ def test_an_agent_that_is_gone_raises_where_nothing_else_does(agent):
 
 
 def test_an_agent_that_is_gone_hides_no_exception_and_is_told_beside_it(agent, caplog):
-    with allotment.Client(str(agent.path), timeout_s=0.05) as client:
+    with allotment.Client(str(agent.path), timeout_s=0.25) as client:
         caplog.set_level(logging.WARNING, "allotment")
         with (  # noqa: PT012
             pytest.raises(ValueError, match="mine") as raised,
-            client.metered("acme", "chat", amounts=AMOUNTS, timeout_s=0.05) as call,
+            client.metered("acme", "chat", amounts=AMOUNTS, timeout_s=0.25) as call,
         ):
             agent.stop()
             raise ValueError("mine")
@@ -183,7 +183,7 @@ def test_an_agent_that_is_gone_hides_no_exception_and_is_told_beside_it(agent, c
 
 
 def test_an_ending_that_got_no_answer_can_be_said_again_later(agent):
-    with allotment.Client(str(agent.path), timeout_s=0.05) as client:
+    with allotment.Client(str(agent.path), timeout_s=0.25) as client:
         call = client.metered("acme", "chat", amounts=AMOUNTS)
         with pytest.raises(allotment.AgentUnavailable), call:  # noqa: PT012
             call.report(tokens={"input": 7})
