@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import asyncio
 
 
+ATTEMPTS_MAX = 3
+"""A loop that shuts down cancels every task it knows, so also the one that was to be finished; a new one is made."""
+
+
 class Signal(Protocol):
     """Something that one task waits for and another sets, once."""
 
@@ -43,7 +47,7 @@ class Runtime(Protocol):
         """Let others run for a while."""
 
     async def finish(self, operation: Callable[[], Awaitable[None]]) -> None:
-        """Run ``operation`` to its end although the caller is cancelled; a cancellation is raised afterwards."""
+        """Run ``operation``, perhaps more than once, to its end although the caller is cancelled; then raise that."""
 
 
 class _AsyncioSignal:
@@ -94,20 +98,25 @@ class _AsyncioRuntime:
         await self._asyncio.sleep(pause_s)
 
     async def finish(self, operation: Callable[[], Awaitable[None]]) -> None:
-        task = self._asyncio.ensure_future(operation())
         cancellation: BaseException | None = None
-        while not task.done():
-            try:
-                await self._asyncio.shield(task)
-            except self._asyncio.CancelledError as error:
-                cancellation = error
-            except BaseException:  # noqa: BLE001 - looked at below, together with a cancellation
-                break
-        problem = task.exception()
-        if cancellation is not None:
-            raise cancellation from problem
-        if problem is not None:
-            raise problem
+        for _ in range(ATTEMPTS_MAX):
+            task = self._asyncio.ensure_future(operation())
+            while not task.done():
+                try:
+                    await self._asyncio.shield(task)
+                except self._asyncio.CancelledError as error:
+                    cancellation = error
+                except BaseException:  # noqa: BLE001 - looked at below, together with a cancellation
+                    break
+            if not task.cancelled():
+                problem = task.exception()
+                if cancellation is not None:
+                    raise cancellation from problem
+                if problem is not None:
+                    raise problem
+                return
+        assert cancellation is not None
+        raise cancellation
 
 
 class _TrioRuntime:

@@ -179,6 +179,29 @@ def test_a_reserve_that_waits_at_the_agent_is_given_back_when_it_is_cancelled(ag
     assert agent.ledger.events == {}
 
 
+def test_a_loop_that_shuts_down_in_the_midst_of_an_ending_does_not_stop_it(agent):
+    agent.script.extend(["answer", "silent"])
+
+    async def call(client: allotment.AsyncClient) -> None:
+        async with client, client.metered("acme", "chat", amounts=AMOUNTS) as call:
+            call.report(tokens={"input": 5})
+
+    background = []
+
+    async def main() -> None:
+        background.append(asyncio.ensure_future(call(allotment.AsyncClient(str(agent.path)))))
+        while "settle" not in agent.ops:  # noqa: ASYNC110 - another thread sees it
+            await asyncio.sleep(0.002)
+
+    began = time.monotonic()
+    asyncio.run(main())  # cancels all tasks at its end: the call and what ends it
+    assert time.monotonic() - began < 3
+    assert background[0].cancelled()
+    assert agent.ops == ["reserve", "settle", "settle"]
+    assert agent.ledger.held == {}
+    assert len(agent.ledger.events) == 1
+
+
 def test_a_stream_that_nobody_finishes_ends_its_reservation_when_it_is_collected(agent):
     async def stream(client: allotment.AsyncClient):
         async with client.metered("acme", "chat", amounts=AMOUNTS) as call:

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import allotment
 from allotment import requests
@@ -97,6 +99,18 @@ def test_what_got_no_answer_is_repeated_under_the_same_id_and_counts_once(client
     assert len({request.event for request in agent.seen}) == 1
     assert len(agent.seen) == 4
     assert list(agent.ledger.events) == [recorded.event]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(["drop", "deaf", "cut", "garbage", "retry", "drip", "newer", "huge"]), max_size=5))
+def test_whatever_happens_on_the_way_a_call_is_counted_once(client, agent, faults):
+    agent.ledger.__init__()
+    agent.script.extend(faults)
+    with client.metered("acme", "chat", amounts={"input_tokens": 9}) as call:
+        call.report(tokens={"input": 8})
+    assert list(agent.ledger.events) == [call.reservation]
+    assert agent.ledger.held == {}
+    agent.script.clear()
 
 
 def test_an_answer_byte_by_byte_is_an_answer(client, agent):
