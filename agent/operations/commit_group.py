@@ -86,7 +86,7 @@ def from_lease_row(row: journal.LeaseRow, grant: Grant, shift_ms: int, now_ms: i
     lease.settled = lease.durable_settled = row.settled
     lease.expires_at_ms = min(row.expires_at_ms + shift_ms, now_ms + grant.ttl_ms)
     lease.window_ends_at_ms = row.window_ends_at_ms + shift_ms
-    lease.closing = row.closing
+    lease.closing = bool(row.closing)  # SQLite knows no booleans
     lease.written = True
     return lease
 

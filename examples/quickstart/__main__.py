@@ -26,7 +26,8 @@ AWAY_S = 0.5
 def main() -> int:
     """Run the quickstart; 0 when the books agree."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    settings, console = from_environment(), Console(highlight=False)
+    settings = from_environment()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
     calls, plans = workload.load(settings), workload.customers(settings)
     console.print(
         f"[bold]Allotment quickstart[/]: {len(calls):,} calls of a real trace at {settings.speed:g} times its speed,"

@@ -1,4 +1,4 @@
-"""A bench for the agent's rules: real books and a real journal, a settable clock, and a lender that counts what it lends."""
+"""A bench for the agent's rules: real books, a real journal, a settable clock, and a lender that counts its loans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.operations.park import try_again
 from agent.operations.restore import restore
 from agent.store import journal as journal_store
 from agent.store.outbox import Outbox
-from protocol.codec import MsgpackDecoder
+from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.entitlements import (
     CustomerStatus,
     Entitlement,
@@ -37,6 +37,7 @@ from protocol.windows import WindowKind
 
 HOUR_MS = 3_600_000
 _events = MsgpackDecoder(list[UsageEvent])
+_request = MsgpackDecoder(SyncRequest)
 
 
 @dataclass
@@ -201,7 +202,8 @@ class Bench:
     def request(self) -> SyncRequest:
         rows = self.journal.read_batches(self.outbox.next_keys(1 << 20, 64))
         batches = [EventBatch(row.boot, row.first, row.count, row.crc32, row.body) for row in rows]
-        return compose_sync(self.books, batches, self.now_ms, snapshot=self.snapshot, stopping=False)
+        request = compose_sync(self.books, batches, self.now_ms, snapshot=self.snapshot, stopping=False)
+        return _request(encode_msgpack(request))  # as it arrives: typed, bounded
 
     def sync(self) -> SyncRequest:
         """One whole exchange."""

@@ -249,7 +249,7 @@ def test_single_call_bounds_need_no_lease(bench) -> None:
 def test_misspelt_meter_is_refused_by_name(bench) -> None:
     bench.entitle(DAY_TOKENS)
     hold(bench)
-    with pytest.raises(Violation, match="amounts.output_tokns: is not a meter; expected one of input_tokens"):
+    with pytest.raises(Violation, match=r"amounts\.output_tokns: is not a meter; expected one of input_tokens"):
         reserve(
             bench.books, Reserve(reservation="x", call=CALL, amounts={"output_tokns": 1}), bench.now_ms, bench.now_ms
         )
