@@ -1,4 +1,4 @@
-"""An entitlement: everything a customer may use now, as one document with a version; and which limits a call touches."""
+"""An entitlement: all that a customer may use now, as one document with a version; and which limits a call touches."""
 
 from __future__ import annotations
 
