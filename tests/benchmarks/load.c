@@ -137,6 +137,12 @@ static void begin_call(struct connection *c, uint32_t index, uint64_t now) {
     put_request(c, index, now);
 }
 
+static void show_wrong(uint32_t step, const unsigned char *bytes, size_t length) {
+    fprintf(stderr, "first wrong answer (step %u): ", step);
+    for (size_t i = 0; i < length && i < 600; i++) fputc(bytes[i] >= ' ' && bytes[i] < 127 ? bytes[i] : '.', stderr);
+    fputc('\n', stderr);
+}
+
 static void take_answer(struct connection *c, uint32_t index, const unsigned char *bytes, size_t length, uint64_t now) {
     struct slot *slot = &c->slots[index];
     const struct template *t = &templates[slot->call * steps + slot->step];
@@ -145,7 +151,7 @@ static void take_answer(struct connection *c, uint32_t index, const unsigned cha
     answered[slot->step]++, total++;
     if (took_ns > longest_ns[slot->step]) longest_ns[slot->step] = took_ns;
     if (t->expected_length > 0 && memmem(bytes, length, t->expected, t->expected_length) == NULL && wrong++ == 0)
-        fprintf(stderr, "first wrong answer (step %u): %.*s\n", slot->step, (int)(length > 600 ? 600 : length), bytes);
+        show_wrong(slot->step, bytes, length);
     c->outstanding--;
     c->first = (c->first + 1) % depth;
     if (++slot->step < steps) /* a call that was begun is finished, so that nothing stays reserved */
