@@ -62,10 +62,9 @@ class Container:
 
     def _here(self, text: str) -> str:
         """The same text with every mount path replaced, once, by the directory that stands in for it."""
-        paths = sorted(self._paths, key=len, reverse=True)
-        return re.sub("|".join(map(re.escape, paths)), lambda m: str(self._paths[m[0]]), text).replace(
-            SERVICE, "localhost"
-        )
+        paths = "|".join(re.escape(path) for path in sorted(self._paths, key=len, reverse=True))
+        here = re.sub(rf"({paths})(?![\w.-])", lambda found: str(self._paths[found[1]]), text)
+        return here.replace(SERVICE, "localhost")
 
     def _value(self, entry: dict[str, Any]) -> str:
         match entry:

@@ -40,8 +40,7 @@ def ask(path: str, question: dict[str, object]) -> str:
 def main() -> None:
     """Ask until told to stop."""
     question: dict[str, object] = {
-        "customer": os.environ["CUSTOMER"],
-        "feature": os.environ["FEATURE"],
+        "call": {"customer": os.environ["CUSTOMER"], "feature": os.environ["FEATURE"]},
         "amounts": {os.environ["METER"]: 1},
     }
     stopped = threading.Event()
