@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 
+import anyio
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 
 from control_plane.access import Doorkeeper, guard
 from control_plane.api import ALL_HANDLERS
+from control_plane.api.access_log import log_access
 from control_plane.api.bodies import BODY_BYTES_MAX
 from control_plane.api.context import provide_context
 from control_plane.api.docs_page import openapi_config
 from control_plane.api.errors import EXCEPTION_HANDLERS
 from control_plane.api.headers import add_security_headers
 from control_plane.api.strictness import guard_shape
+from control_plane.background import run_background
 from control_plane.clock import Clock
-from control_plane.settings import Settings
+from control_plane.operations.watch_changes import ChangeFeed
 from control_plane.store.database import Database
 
 
-def create_app(settings: Settings, database: Database, clock: Clock) -> Litestar:
+def create_app(database: Database, clock: Clock) -> Litestar:
     """The application; the caller migrates the database before it serves, and disposes of it after."""
-    del settings
+    feed = ChangeFeed()
+
+    @contextlib.asynccontextmanager
+    async def background(_: Litestar) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_background, database, clock, feed)
+            yield
+            tasks.cancel_scope.cancel()
+
+    state = {"database": database, "clock": clock, "feed": feed, "doorkeeper": Doorkeeper(database, clock)}
     return Litestar(
         # In one router: Litestar 2.25 wraps a handler in a thread twice when its path is registered piece by piece.
         route_handlers=[Router("/", route_handlers=ALL_HANDLERS)],
         guards=[guard, guard_shape],
         dependencies={"context": Provide(provide_context, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
-        before_send=[add_security_headers],
+        before_send=[add_security_headers, log_access],
+        lifespan=[background],
         openapi_config=openapi_config(_version()),
         request_max_body_size=BODY_BYTES_MAX,
-        state=State({"database": database, "clock": clock, "doorkeeper": Doorkeeper(database, clock)}),
+        state=State(state),
         logging_config=None,
     )
 

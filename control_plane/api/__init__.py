@@ -13,6 +13,7 @@ agents          agents, as people see them
 agents_uplink   what agents say: enrol, sync, watch
 tokens          tokens
 audit_log       who changed what
+access_log      one log line for each request of a person
 health          whether it runs, and can serve
 docs_page       the OpenAPI document and its page
 context         what a handler works with
@@ -29,6 +30,7 @@ from __future__ import annotations
 from typing import Any
 
 from control_plane.api.agents import AGENT_HANDLERS
+from control_plane.api.agents_uplink import UPLINK_HANDLERS
 from control_plane.api.audit_log import AUDIT_HANDLERS
 from control_plane.api.balances import BALANCE_HANDLERS
 from control_plane.api.customers import CUSTOMER_HANDLERS
@@ -54,6 +56,7 @@ ALL_HANDLERS: list[Any] = [
     *EVENT_HANDLERS,
     *LEASE_HANDLERS,
     *AGENT_HANDLERS,
+    *UPLINK_HANDLERS,
     *TOKEN_HANDLERS,
     *AUDIT_HANDLERS,
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from anyio import CapacityLimiter, to_thread
 from litestar import Request, Response, get, post
 from litestar.exceptions import HTTPException
-from litestar.params import QueryParameter
+from litestar.params import JSONBody, QueryParameter
 
 from control_plane.access import AGENTS, JOINING, actor_of
 from control_plane.api.bodies import StrictBody
@@ -53,7 +53,7 @@ _at_once = CapacityLimiter(SYNCS_AT_ONCE_MAX)
     return_dto=None,
     security=[{}],
 )
-def enroll(request: Request[Any, Any, Any], data: EnrollRequest) -> EnrollReply:
+def enroll(request: Request[Any, Any, Any], data: JSONBody[EnrollRequest]) -> EnrollReply:
     """Trade a join token for an identity of one's own; its token is shown this once."""
     state = request.app.state
     draws = Draws(random_id(), random_id(), random_secret())
