@@ -117,7 +117,8 @@ class Dispatch:
                 door.late(request.id, self._counted(outcome))
             return True
 
-        if attend(self._books, _customer_of(self._books, request), attempt, until_ms):
+        wants = request if isinstance(request, Reserve) else None
+        if attend(self._books, _customer_of(self._books, request), attempt, until_ms, wants):
             return None
         text = f"{PARKED_MAX} calls are waiting on this host already; try again later"
         return ErrorReply(error=Problem("overloaded", text), retry=True)

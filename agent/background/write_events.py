@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable
 from functools import partial
 
@@ -15,7 +14,7 @@ from agent.core.pending import Group, applied
 from agent.operations.commit_group import to_write
 from agent.operations.park import try_again
 from agent.store.ballast import Ballast
-from agent.store.journal import Journal, is_full
+from agent.store.journal import DiskFullError, Journal
 from agent.store.outbox import Outbox
 
 LINGER_S = 0.05
@@ -68,13 +67,10 @@ class Writer:
         write = to_write(group, books.boot, self._next_seq, self._wall_ms())
         try:
             await self.in_thread(partial(self._journal.write, write))
-        except sqlite3.Error as error:
+        except DiskFullError:
             books.counters.commit_failures += 1
             books.pending.put_back(group)
             books.waiting_for_disk |= waiting
-            if not is_full(error):
-                log.critical("the journal cannot be written, stopping: %s", error)
-                raise
             await self._make_room()
             self._tell(group, on_disk=False)
             return False
@@ -105,10 +101,7 @@ class Writer:
             log.error("the disk is full: nothing is lost, but nothing new is recorded until there is room")
         self.disk_full = True
         self._ballast.drop()
-        try:
-            await self.in_thread(self._journal.shorten)
-        except sqlite3.Error as error:
-            log.warning("the journal could not be shortened: %s", error)
+        await self.in_thread(self._journal.shorten)
 
     async def in_thread(self, work: Callable[[], object]) -> None:
         """Run blocking work on the journal; never abandoned half-way."""

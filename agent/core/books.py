@@ -10,7 +10,7 @@ from agent.core.decide import Path, path_of
 from agent.core.pending import Group, Pending
 from agent.core.reservations import EndedBook, ReservationBook
 from protocol.entitlements import Entitlement, Feature
-from protocol.local_messages import Call
+from protocol.local_messages import Call, Reserve
 from protocol.uplink_messages import FirstCall
 
 PARKED_MAX = 20_000
@@ -24,10 +24,15 @@ Attempt = Callable[[], bool]
 
 @dataclass(slots=True)
 class Parked:
-    """A call that waits for a lease, for the journal or for returns, within its own deadline."""
+    """A call that waits for a lease, for the journal or for returns, within its own deadline.
+
+    Attributes:
+        wants: the reservation it waits for, so that a release withdraws it.
+    """
 
     attempt: Attempt
     deadline_ms: int
+    wants: Reserve | None = None
 
 
 @dataclass(slots=True)

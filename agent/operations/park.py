@@ -5,19 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.core.books import PARKED_MAX, Attempt, Books, Parked
+from agent.core.reservations import Ended
+from protocol.local_messages import Reserve
 
 HEAD = 64
 """How many of a customer's waiting calls are tried when only time has passed; a lease that comes tries all of them."""
 
 
-def attend(books: Books, customer: str, attempt: Attempt, deadline_ms: int) -> bool:
+def attend(books: Books, customer: str, attempt: Attempt, deadline_ms: int, wants: Reserve | None = None) -> bool:
     """Keep a call until ``attempt`` answers it; ``False`` when too many wait already."""
     if books.parked >= PARKED_MAX:
         return False
-    books.customer(customer).parked.append(Parked(attempt, deadline_ms))
+    books.customer(customer).parked.append(Parked(attempt, deadline_ms, wants))
     books.parked += 1
     books.counters.waited += 1
     return True
+
+
+def withdraw(books: Books, reservation: str) -> bool:
+    """Whoever waits to reserve under this id waits no longer: it has ended before it was decided."""
+    waiting = [
+        (customer, parked)
+        for customer in books.customers.values()
+        for parked in customer.parked
+        if parked.wants is not None and parked.wants.reservation == reservation
+    ]
+    for customer, parked in waiting:
+        assert parked.wants is not None
+        books.ended.put(reservation, Ended(None, None, parked.wants.call, durable=True))
+        customer.parked.remove(parked)
+        books.parked -= 1
+        parked.attempt()
+    return bool(waiting)
 
 
 def try_again(books: Books, customers: Iterable[str]) -> None:

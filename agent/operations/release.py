@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.core.books import Books
 from agent.core.reservations import Ended
 from agent.operations.enter_event import AfterCommit, charge_lines
+from agent.operations.park import withdraw
 from agent.operations.settle import forget_reservation
 from protocol.local_messages import ErrorReply, Problem, Recorded, Release
 
@@ -14,6 +15,8 @@ def release(books: Books, request: Release) -> Recorded | AfterCommit | ErrorRep
     held = books.reservations.get(request.reservation)
     if held is None:
         ended = books.ended.get(request.reservation)
+        if ended is None and books.parked and withdraw(books, request.reservation):
+            return Recorded()
         if ended is None:
             text = f"no reservation {request.reservation!r} is held here; there is nothing to release"
             return ErrorReply(error=Problem("reservation_not_found", text, "reservation"))

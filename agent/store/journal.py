@@ -1,12 +1,12 @@
 """The journal: leases, watermarks, reservations, entitlements and the outbox, in one SQLite file.
 
 One connection, used by one thread at a time, exclusive to this process. WAL with ``synchronous=FULL``: what has been
-committed survives a power cut. Every method may raise ``sqlite3.Error``; ``is_full`` tells a full disk from a broken
-one.
+committed survives a power cut. Every method may raise ``sqlite3.Error``, after which nobody may go on with the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -38,6 +38,10 @@ def first(db: sqlite_utils.Database) -> None:
         {"boot": int, "first": int, "count": int, "crc32": int, "body": bytes, "at_ms": int},
         pk=("boot", "first"), strict=True,
     )  # fmt: skip
+
+
+class DiskFullError(Exception):
+    """The disk has no room: nothing was written, and the same write may succeed later."""
 
 
 class JournalDamagedError(Exception):
@@ -119,38 +123,20 @@ class Journal:
         """All of it or none; on disk when this returns.
 
         Raises:
-            sqlite3.Error: nothing is known to be on disk. A failed commit is unknown, not undone: write it again.
+            DiskFullError: nothing is known to be on disk. A failed commit is unknown, not undone: write it again.
+            sqlite3.Error: the disk is broken.
             JournalDamagedError: the file has been removed or replaced under us.
         """
         if not self.in_place():
             raise JournalDamagedError(f"{self._path} was removed or replaced while in use")
-        run = self._connection.executemany
-        with self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            if write.new_leases:
-                run("INSERT OR REPLACE INTO leases VALUES (?,?,?,?,?,?,?,?,?)", [_row(row) for row in write.new_leases])
-            if write.leases:
-                run(
-                    "UPDATE leases SET cap=?, watermark=?, settled=?, orphan=?, closing=?, expires_at_ms=?,"
-                    " window_ends_at_ms=? WHERE lease=?",
-                    [(*_row(row)[2:], row.lease) for row in write.leases],
-                )
-            if write.opened:
-                run("INSERT OR REPLACE INTO reservations VALUES (?, ?)", write.opened)
-            if write.ended:
-                run("DELETE FROM reservations WHERE reservation = ?", [(name,) for name in write.ended])
-            if write.forgotten:
-                run("DELETE FROM leases WHERE lease = ?", [(name,) for name in write.forgotten])
-            if write.entitlements:
-                run("INSERT OR REPLACE INTO entitlements VALUES (?, ?)", write.entitlements)
-            if write.dropped:
-                run("DELETE FROM entitlements WHERE customer = ?", [(name,) for name in write.dropped])
-            if write.batch:
-                batch = write.batch
-                row = (batch.boot, batch.first, batch.count, batch.crc32, batch.body, batch.at_ms)
-                run("INSERT OR REPLACE INTO outbox VALUES (?,?,?,?,?,?)", [row])
-            if write.high_water:
-                run("DELETE FROM outbox WHERE boot = ? AND first + count - 1 <= ?", list(write.high_water.items()))
+        try:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                _apply(self._connection, write)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise DiskFullError(str(error)) from error
+            raise
 
     def read_batches(self, keys: Iterable[tuple[int, int]]) -> list[BatchRow]:
         """Batches of the outbox by (boot, first)."""
@@ -173,7 +159,8 @@ class Journal:
 
     def shorten(self) -> None:
         """Fold the write-ahead log into the file, so that the disk gets its room back."""
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with contextlib.suppress(sqlite3.OperationalError):  # no room even for that: the next try may find some
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def in_place(self) -> bool:
         """Whether the file that is open is still the file at its path (a deleted one takes writes and keeps none)."""
@@ -187,16 +174,39 @@ class Journal:
         self._connection.close()
 
 
+def _apply(connection: sqlite3.Connection, write: Write) -> None:
+    run = connection.executemany
+    if write.new_leases:
+        run("INSERT OR REPLACE INTO leases VALUES (?,?,?,?,?,?,?,?,?)", [_row(row) for row in write.new_leases])
+    if write.leases:
+        run(
+            "UPDATE leases SET cap=?, watermark=?, settled=?, orphan=?, closing=?, expires_at_ms=?,"
+            " window_ends_at_ms=? WHERE lease=?",
+            [(*_row(row)[2:], row.lease) for row in write.leases],
+        )
+    if write.opened:
+        run("INSERT OR REPLACE INTO reservations VALUES (?, ?)", write.opened)
+    if write.ended:
+        run("DELETE FROM reservations WHERE reservation = ?", [(name,) for name in write.ended])
+    if write.forgotten:
+        run("DELETE FROM leases WHERE lease = ?", [(name,) for name in write.forgotten])
+    if write.entitlements:
+        run("INSERT OR REPLACE INTO entitlements VALUES (?, ?)", write.entitlements)
+    if write.dropped:
+        run("DELETE FROM entitlements WHERE customer = ?", [(name,) for name in write.dropped])
+    if write.batch:
+        batch = write.batch
+        row = (batch.boot, batch.first, batch.count, batch.crc32, batch.body, batch.at_ms)
+        run("INSERT OR REPLACE INTO outbox VALUES (?,?,?,?,?,?)", [row])
+    if write.high_water:
+        run("DELETE FROM outbox WHERE boot = ? AND first + count - 1 <= ?", list(write.high_water.items()))
+
+
 def _row(row: LeaseRow) -> tuple[object, ...]:
     return (
         row.lease, row.body, row.cap, row.watermark, row.settled, row.orphan, int(row.closing),
         row.expires_at_ms, row.window_ends_at_ms,
     )  # fmt: skip
-
-
-def is_full(error: sqlite3.Error) -> bool:
-    """Whether the disk has no room: what failed may work again later."""
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def open_journal(data_dir: Path) -> Journal:

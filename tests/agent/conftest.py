@@ -47,6 +47,7 @@ class Lent:
     key: tuple[str, str, str]
     granted: int
     cap: int
+    boot: int
     settled: int = 0
     unreported: int = 0
     closed: bool = False
@@ -66,6 +67,7 @@ class Lender:
     high_water: dict[int, int] = field(default_factory=dict)
     direct: dict[tuple[str, str, str], int] = field(default_factory=dict)
     slice: int = 100
+    boot: int = 0
     window_left_ms: int = HOUR_MS
     ttl_ms: int = 60_000
 
@@ -78,12 +80,13 @@ class Lender:
     def answer(self, request: SyncRequest) -> SyncReply:
         grants: list[Grant] = []
         denials: list[Denial] = []
+        self.boot = request.boot
         for report in request.leases:
             self._merge(report)
         if request.snapshot:
             listed = {report.lease for report in request.leases}
             for name, lent in self.leases.items():
-                if name not in listed and not lent.closed:
+                if name not in listed and not lent.closed and lent.boot < request.boot:
                     lent.closed, lent.settled, lent.unreported = True, 0, 0
         for batch in request.batches:
             self._accept(batch)
@@ -163,7 +166,7 @@ class Lender:
                 Denial(name, *key, left < need, version, 1_000, 0, HOUR_MS, self.window_left_ms, self._standing(key))
             )
             return
-        self.leases.setdefault(name, Lent(key, amount, amount))
+        self.leases.setdefault(name, Lent(key, amount, amount, self.boot))
         grants.append(Grant(name, *key, amount, self.ttl_ms, 0, HOUR_MS, self.window_left_ms, self._standing(key)))
 
 

@@ -3,6 +3,7 @@ all that is charged never passes the limit; through crashes, lost answers, repea
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from agent.operations.reserve import reserve
 from agent.operations.settle import settle
 from protocol.decisions import Decision
 from protocol.entitlements import Limit
+from protocol.events import Outcome
 from protocol.local_messages import Call, Release, Reserve, Settle
 from protocol.windows import WindowKind
 
@@ -63,6 +65,10 @@ class AgentThatCrashes(RuleBasedStateMachine):
         self.told[name] = used
         self.in_flight.pop(name, None)
 
+    def _expired(self, name: str, used: int, on_disk: bool) -> None:
+        if on_disk and self.in_flight.pop(name, None) is not None:
+            self.told[name] = used
+
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
@@ -86,10 +92,11 @@ class AgentThatCrashes(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 20, 50, 700]))
     def time_passes(self, seconds: int) -> None:
         self.bench.now_ms += seconds * 1_000
-        for held in self.bench.books.reservations.expired(self.bench.now_ms):
-            self.told[held.id] = held.amounts["output_tokens"]
-            self.in_flight.pop(held.id, None)
         expire(self.bench.books, self.bench.now_ms, self.bench.wall_ms)
+        for pending in self.bench.books.pending.events:
+            if pending.event.outcome is Outcome.EXPIRED:
+                used = pending.event.amounts["output_tokens"]
+                pending.waiters.append(partial(self._expired, pending.event.event, used))
         give_back(self.bench.books, self.bench.now_ms)
 
     @rule()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agent.api.dispatch import Dispatch
 from agent.operations.extend import extend
 from agent.operations.record import record
 from agent.operations.release import release
@@ -280,3 +281,28 @@ def test_record_of_a_customer_seen_for_the_first_time_is_kept_when_nobody_can_be
     bench.commit()
     assert heard == [True]
     assert bench.outbox.events == 1
+
+
+def test_release_withdraws_a_reserve_that_still_waits(bench, bystander) -> None:
+    bench.entitle(DAY_TOKENS)
+    dispatch = Dispatch(bench.books, Standstill(bench), lambda: None)
+    assert dispatch(Reserve(id=1, reservation="r1", call=CALL, amounts={}), bystander) is None
+    assert dispatch(Release(id=2, reservation="r1"), bystander) == Recorded()
+    assert bystander.replies[1].error.code == "reservation_ended"
+    bench.sync()
+    bench.commit()
+    assert len(bench.books.reservations) == 0
+    assert bench.books.parked == 0
+
+
+class Standstill:
+    """The bench's own clocks."""
+
+    def __init__(self, bench) -> None:
+        self._bench = bench
+
+    def wall_ms(self) -> int:
+        return self._bench.wall_ms
+
+    def monotonic_ms(self) -> int:
+        return self._bench.now_ms
