@@ -16,7 +16,8 @@ from stand import Agent
 @contextlib.contextmanager
 def idle_agent(work: Path, sockets: Path) -> Iterator[Agent]:
     """A real agent enrolled with a real control plane that has the catalog and the customers of the calls."""
-    plane = stand.start_control_plane(work, core=processes.CALLER_CORE)
+    # It belongs on another machine. Here it shares the callers' core and should not get in their way.
+    plane = stand.start_control_plane(work, core=processes.CALLER_CORE, niceness=5)
     try:
         stand.load_catalog(plane, calls.CUSTOMERS)
         agent = Agent("bench", work / "agent", sockets / "agent", plane, core=processes.SERVER_CORE)

@@ -79,13 +79,14 @@ def program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def start_control_plane(directory: Path, core: int | None = None) -> ControlPlane:
+def start_control_plane(directory: Path, core: int | None = None, niceness: int = 0) -> ControlPlane:
     """Start it and wait until it is ready. The caller ends ``process``."""
     port = processes.free_port()
     tokens = {role: new_token(role) for role in ("admin", "join")}
     for role, token in tokens.items():
         (directory / f"{role}.token").write_text(token + "\n")
-    process = processes.start("control-plane", [program("allotment-control-plane"), "serve"], directory, {
+    command = ["nice", "-n", str(niceness), program("allotment-control-plane"), "serve"]
+    process = processes.start("control-plane", command, directory, {
         "ALLOTMENT_DATABASE_URL": f"sqlite:///{directory / 'control-plane.db'}",
         "ALLOTMENT_HOST": "127.0.0.1",
         "ALLOTMENT_PORT": str(port),
