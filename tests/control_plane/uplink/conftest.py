@@ -87,7 +87,7 @@ class FakeAgent:
 
     def ask(self, customer: str, of: Limit, need: int, user: str = "", **more: Any) -> SyncReply:
         lease = more.pop("lease", None) or f"lease-{next(_ids)}"
-        ask = Ask(lease, of.counter, user, need, more.pop("demand_per_min", 0), more.pop("typical", 0))
+        ask = Ask(lease, of.counter, user, need, more.pop("demand_per_min", 1), more.pop("typical", 0))
         return self.sync(CustomerSync(customer, 0, asks=(ask,)), **more)
 
     def borrow(self, customer: str, of: Limit, need: int, **more: Any) -> Grant:
