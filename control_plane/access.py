@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from anyio import to_thread
@@ -37,6 +39,7 @@ class Doorkeeper:
         self._database = database
         self._clock = clock
         self._seen: OrderedDict[tuple[str, bytes], tuple[Actor, int]] = OrderedDict()
+        self._lock = threading.Lock()  # the event loop looks and adds, handlers' threads forget
 
     async def identify(self, presented: Presented) -> Actor:
         """Raises: Unauthenticated: nobody we know."""
@@ -46,20 +49,24 @@ class Doorkeeper:
         if found and 0 <= now_ms - found[1] < CACHED_MS and not _expired(found[0], now_ms):
             return found[0]
         actor = await to_thread.run_sync(self._ask_database, presented, now_ms)
-        self._seen[key] = (actor, now_ms)
-        if len(self._seen) > CACHED_MAX:
-            self._seen.popitem(last=False)
+        with self._lock:
+            self._seen[key] = (actor, now_ms)
+            if len(self._seen) > CACHED_MAX:
+                self._seen.popitem(last=False)
         return actor
 
     def forget(self, token: str) -> None:
         """It was revoked here: other replicas learn of it within ``CACHED_MS``."""
-        for key in [key for key in list(self._seen) if key[0] == token]:
-            self._seen.pop(key, None)
+        self._forget(lambda actor: actor.token == token)
 
     def forget_agent(self, agent: str) -> None:
         """Its tokens were revoked here."""
-        for key in [key for key, (actor, _) in list(self._seen.items()) if actor.agent == agent]:
-            self._seen.pop(key, None)
+        self._forget(lambda actor: actor.agent == agent)
+
+    def _forget(self, is_meant: Callable[[Actor], bool]) -> None:
+        with self._lock:
+            for key in [key for key, (actor, _) in self._seen.items() if is_meant(actor)]:
+                del self._seen[key]
 
     def _ask_database(self, presented: Presented, now_ms: int) -> Actor:
         actor, stale = self._database.read(lambda connection: identify(connection, presented, now_ms))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -14,7 +13,7 @@ from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, key_cursor, page
 from control_plane.api.verbs import ends, posts, reads
 from control_plane.clock import random_id, random_secret
-from control_plane.core.tokens import Role
+from control_plane.core.tokens import EXPIRES_IN_HOURS_MAX, USES_MAX, IssuedRole, Role
 from control_plane.operations.issue_token import TokenOrder, issue, revoke
 from control_plane.store import tokens
 from control_plane.store.database import Connection
@@ -22,17 +21,7 @@ from control_plane.store.tokens import TokenRow
 from protocol.instants import rfc3339
 
 TAGS = ["tokens"]
-EXPIRES_IN_HOURS_MAX = 10 * 366 * 24
-USES_MAX = 1_000_000
 TokenId = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{12}\Z", description="the token's public half")]
-
-
-class IssuedRole(StrEnum):
-    """Roles that tokens are made for; an agent gets its own when it joins."""
-
-    ADMIN = "admin"
-    SUPPORT = "support"
-    JOIN = "join"
 
 
 class TokenWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

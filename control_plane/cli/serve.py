@@ -1,4 +1,4 @@
-"""The command that serves: migrates, takes in the operator's tokens, and answers until it is told to stop."""
+"""Serves: migrates, takes in the operator's tokens, and answers until it is told to stop."""
 
 from __future__ import annotations
 
@@ -46,14 +46,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-@click.command()
-def serve() -> None:
-    """Serve until SIGTERM or Ctrl-C. Brings the schema up to date first."""
-    configure()
+def serve_until_told() -> None:
+    """Migrate, take in the operator's tokens, and serve. Raises: click.ClickException: an operator can set it right."""
     with errors_for_people(), opened() as (settings, database), database.claim():
         database.migrate()
         database.run(lambda connection: _provision(connection, settings))
         listener = _listen(settings)
+        configure()
         _run(settings, database, listener)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from control_plane.api.tokens import EXPIRES_IN_HOURS_MAX, USES_MAX, IssuedRole
 from control_plane.cli.opening import errors_for_people, opened
 from control_plane.clock import SystemClock, random_id, random_secret
-from control_plane.core.tokens import Role
+from control_plane.core.tokens import EXPIRES_IN_HOURS_MAX, USES_MAX, IssuedRole, Role
 from control_plane.operations.issue_token import TokenOrder, issue
 
 

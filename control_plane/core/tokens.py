@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-SECRET_LETTERS = 43
+EXPIRES_IN_HOURS_MAX = 10 * 366 * 24
+USES_MAX = 1_000_000
 _ID = re.compile(r"[0-9a-f]{12}\Z")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 
@@ -19,6 +20,14 @@ class Role(StrEnum):
     ADMIN = "admin"
     SUPPORT = "support"
     AGENT = "agent"
+    JOIN = "join"
+
+
+class IssuedRole(StrEnum):
+    """Roles that tokens are made for on request; an agent gets its own when it joins."""
+
+    ADMIN = "admin"
+    SUPPORT = "support"
     JOIN = "join"
 
 

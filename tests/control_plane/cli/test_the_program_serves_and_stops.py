@@ -16,7 +16,13 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from control_plane.cli.commands import main
+from control_plane.clock import SystemClock, random_id, random_secret
+from control_plane.core.tokens import Role
+from control_plane.operations.issue_token import TokenOrder, issue
+from control_plane.store.database import Database
 from protocol.codec import encode_msgpack
 from protocol.uplink_messages import ENROLL_PATH, MSGPACK, SYNC_PATH, WATCH_PATH, SyncReply, SyncRequest, WatchReply
 
@@ -89,10 +95,21 @@ def program(database_url: str, tmp_path: Path) -> Iterator[Program]:
     program.end()
 
 
-def token(database_url: str, role: str) -> str:
-    made = run(database_url, "create-token", "--role", role, "--name", "test")
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
+def token(database_url: str, role: Role) -> str:
+    """A new token, made beside the running program."""
+    database = Database(database_url)
+    _, text = database.run(
+        lambda connection: issue(
+            connection,
+            TokenOrder(role, "test"),
+            random_id(),
+            random_secret(),
+            actor="test",
+            now_ms=SystemClock().now_ms(),
+        )
+    )
+    database.dispose()
+    return text
 
 
 def bearer(text: str) -> dict[str, str]:
@@ -120,7 +137,9 @@ def watch(http: httpx.Client, header: dict[str, str], cursor: int, wait_ms: int)
 def test_it_serves_people_and_agents_and_stops_at_once_although_a_watch_hangs(
     program: Program, database_url: str
 ) -> None:
-    admin, join = token(database_url, "admin"), token(database_url, "join")
+    made = run(database_url, "create-token", "--role", "admin", "--name", "test")
+    assert made.returncode == 0, made.stderr
+    admin, join = made.stdout.strip(), token(database_url, Role.JOIN)
     with httpx.Client(base_url=program.url, timeout=PATIENCE_S) as http:
         assert http.get("/readyz").json() == {"status": "ok"}
         assert http.get("/schema/swagger", auth=("browser", admin)).status_code == 200
@@ -185,7 +204,7 @@ def test_two_control_planes_serve_one_postgresql_and_a_change_on_one_wakes_watch
 ) -> None:
     programs = [Program(postgresql_url, tmp_path / name) for name in ("one", "two")]
     try:
-        admin, join = token(postgresql_url, "admin"), token(postgresql_url, "join")
+        admin, join = token(postgresql_url, Role.ADMIN), token(postgresql_url, Role.JOIN)
         with httpx.Client(base_url=programs[0].url) as one, httpx.Client(base_url=programs[1].url) as two:
             agent = enrolled(one, join)
             first = watch(two, agent, -1, 0)
@@ -231,15 +250,16 @@ def test_tokens_of_the_operator_are_taken_in_once(sqlite_url: str, tmp_path: Pat
     ],
 )
 def test_what_an_operator_got_wrong_is_one_line(url: str, more: dict[str, Any], said: str, tmp_path: Path) -> None:
-    refused = run(url.format(tmp=tmp_path), "serve", **more)
-    assert refused.returncode == 1
+    setting = environment(url.format(tmp=tmp_path), **more)
+    refused = CliRunner().invoke(main, ["serve"], env=setting)
+    assert refused.exit_code == 1
     assert said in refused.stderr
     assert "Traceback" not in refused.stderr
     assert "s3cret" not in refused.stderr
 
 
 def test_a_new_database_file_is_for_its_owner_only(tmp_path: Path) -> None:
-    migrated = run(f"sqlite:///{tmp_path}/deep/er/control-plane.db", "migrate")
-    assert migrated.returncode == 0, migrated.stderr
-    for name in ("control-plane.db",):
-        assert (tmp_path / "deep" / "er" / name).stat().st_mode & 0o777 == 0o600
+    path = tmp_path / "deep" / "er" / "control-plane.db"
+    migrated = CliRunner().invoke(main, ["migrate"], env=environment(f"sqlite:///{path}"))
+    assert (migrated.exit_code, migrated.output) == (0, "The schema is current.\n")
+    assert path.stat().st_mode & 0o777 == 0o600
