@@ -35,12 +35,14 @@ def main() -> None:
         default="run",
         help="run (default), or health: exit 0 when ready",
     )
-    command = parser.parse_args().command
+    parser.add_argument("--alive", action="store_true", help="health: exit 0 as soon as the agent answers at all")
+    asked = parser.parse_args()
+    command = asked.command
     try:
         settings = from_environment(os.environ)
     except Violation as wrong:
         sys.exit(_said(wrong.message, EX_CONFIG))
-    sys.exit(_health(settings) if command == "health" else _run(settings))
+    sys.exit(_health(settings, "/healthz" if asked.alive else "/readyz") if command == "health" else _run(settings))
 
 
 def _run(settings: Settings) -> int:
@@ -66,14 +68,14 @@ def _run(settings: Settings) -> int:
     return 0
 
 
-def _health(settings: Settings) -> int:
+def _health(settings: Settings, target: str) -> int:
     """Ask a running agent whether it can decide, over its HTTP socket."""
     path = settings.socket_dir / "http.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         line.settimeout(PROBE_S)
         try:
             line.connect(str(path))
-            line.sendall(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            line.sendall(b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % target.encode())
             answer = line.recv(4_096)
         except OSError as error:
             return _said(f"no agent answers on {path}: {error}", EX_UNAVAILABLE)

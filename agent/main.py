@@ -121,6 +121,8 @@ class Agent:
                     try:
                         reply = await self._uplink.enroll(request)
                     except UplinkDownError as error:
+                        if self._syncer.state != "down":
+                            log.warning("cannot enrol yet, the control plane does not answer: %s", error)
                         self._syncer.state, self._syncer.last_error = "down", str(error)
                         self.books.uplink_down = True
                         raise

@@ -113,14 +113,19 @@ topologySpreadConstraints:
 
 {{/* The probe starts a process each time, so it comes seldom once the agent is up. There is no liveness probe: to restart an
      agent helps neither against a full disk nor against a lost control plane, and takes from applications what it still can do.
-     For the same reason the start has an hour: an agent without a past is ready once it has spoken with its control plane. */}}
+     The start only waits for the agent to answer: with the control plane away an application beside it starts all the same,
+     and is told what the agent cannot decide. */}}
 {{- define "allotment.agentProbes" -}}
 startupProbe:
   exec:
-    command: ["allotment-agent", "health"]
-  periodSeconds: 3
+    command: ["allotment-agent", "health", "--alive"]
+  periodSeconds: 1
   timeoutSeconds: 5
-  failureThreshold: 1200
+  failureThreshold: 60
+{{- end -}}
+
+{{/* Only of an agent that is its own pod: beside an application it would take the whole pod out of its Services. */}}
+{{- define "allotment.agentReadiness" -}}
 readinessProbe:
   exec:
     command: ["allotment-agent", "health"]

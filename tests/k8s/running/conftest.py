@@ -111,7 +111,7 @@ class Container:
             time.sleep(0.05)
 
     def is_up(self) -> Container:
-        for probe in ("startupProbe", "readinessProbe"):
+        for probe in [probe for probe in ("startupProbe", "readinessProbe") if probe in self.spec]:
             self.until(lambda probe=probe: self.passes(probe), probe)
         return self
 
