@@ -73,6 +73,7 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=8)
     parser.add_argument("--json", type=Path, default=OUTPUT / "kill-rounds.json")
     options = parser.parse_args()
+    processes.clean_up_on_sigterm()
     with work_directory() as (work, sockets):
         plane = stand.start_control_plane(work)
         try:
@@ -93,8 +94,8 @@ def run_rounds(agent: Agent, rounds: int, threads: int, seed: int) -> Audit:
     from allotment import Client
 
     begun, stop, moments = time.monotonic(), threading.Event(), random.Random(seed)
-    agent.start()
     try:
+        agent.start()
         with Client(str(agent.frames)) as client:
             crowd = [Caller(client, f"caller-{n}", seed * 1_000 + n, stop) for n in range(threads)]
             for caller in crowd:
@@ -110,7 +111,7 @@ def run_rounds(agent: Agent, rounds: int, threads: int, seed: int) -> Audit:
         agent.wait_for_upload(UPLOAD_S)
     finally:
         stop.set()
-        agent.process.end()
+        agent.end()
     audit = compare(agent.plane, crowd)
     audit.rounds, audit.kills, audit.seconds = rounds, kills, round(time.monotonic() - begun)
     return audit

@@ -21,11 +21,11 @@ def idle_agent(work: Path, sockets: Path) -> Iterator[Agent]:
     try:
         stand.load_catalog(plane, calls.CUSTOMERS)
         agent = Agent("bench", work / "agent", sockets / "agent", plane, core=processes.SERVER_CORE)
-        process = agent.start()
         try:
+            agent.start()
             yield agent
         finally:
-            process.end()
+            agent.end()
     finally:
         plane.process.end()
 

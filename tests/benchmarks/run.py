@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import processes
 import provision
 
 ROOT = provision.HERE.parents[1]
@@ -48,6 +49,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the order in each round")
     options = parser.parse_args()
     begun = time.monotonic()
+    processes.clean_up_on_sigterm()
     if not provision.install(*provision.PACKAGES):
         raise SystemExit("pip cannot install " + ", ".join(provision.PACKAGES))
     report = everything(QUICK if options.quick else FULL, options.seed)

@@ -141,6 +141,11 @@ class Agent:
         assert self.started is not None, "not started"
         return self.started
 
+    def end(self) -> None:
+        """Stop it, if it runs."""
+        if self.started is not None:
+            self.started.end()
+
     @property
     def frames(self) -> Path:
         """The socket that speaks frames."""
