@@ -1,5 +1,10 @@
 """What the control plane decides, given everything it needs to know. Pure.
 
-catalog        what a plan says, and the rules it must keep
-entitlements   what a customer may use now
+catalog          what a plan says, and the rules it must keep
+entitlements     what a customer may use now
+tokens           how tokens look, what of them is kept, when one holds
+incarnations     who is speaking: a start of an agent on one journal
+allocation       how much of an allowance to lend, and how much to ask back
+lease_life       what reports and silence do to a lease
+reconciliation   which events are new, and what no lease paid for
 """

@@ -1,5 +1,26 @@
 """What the control plane does: one verb a file, within one transaction of the caller's.
 
 refusals               why something was not done
+author                 who makes a change, and what it is written down with
 resolve_entitlement    what customers may use now
+apply_catalog          declare features and meters, publish plans
+change_customer        add, rename, archive and bring back customers
+change_subscription    subscribe, change, pause, cancel
+read_balances          how a customer's limits stand
+read_usage             what a customer used
+check_token            whose token is shown
+issue_token            make, take in and revoke tokens
+enroll_agent           a join token for an identity
+revoke_agent           an agent that is trusted no longer
+sync_agent             answers one sync, by the seven below
+exchange               one sync while it is being answered
+register_start         which incarnation is speaking
+settle_reports         what holders say of their leases
+accept_events          events into the ledger, once
+grant_leases           lend, or say why not
+recall_leases          ask for unused rest back
+keep_books             allowances, leases and ledger of one transaction
+reclaim_leases         leases of silent holders
+watch_changes          the change feed in memory, where watches hang
+audit_books            recomputes every sum, and names each difference
 """

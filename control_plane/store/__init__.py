@@ -1,10 +1,25 @@
 """What the control plane remembers. Import the module, noun first: `customers.find(...)`.
 
-database     the one database: transactions, and when to repeat one
-file_claim   one control plane a SQLite file
-migrate      brings the schema to the newest version
-migrations   how the schema came to be
-tables       every table, once
-customers    customers and what decides their entitlement
-catalog      features, meters, plans
+database        the one database: transactions, and when to repeat one
+file_claim      one control plane a SQLite file
+migrate         brings the schema to the newest version
+migrations      how the schema came to be
+tables          every table, once
+wanted          many keys in one statement
+customers       customers and what decides their entitlement
+catalog         features, meters, plans
+subscriptions   which plan version a customer has
+tokens          tokens, by their public half
+audit_log       who changed what
+agents          agents and their incarnations
+leases          what was lent to whom
+allowances      the counters that leases are cut from
+ledger          every movement on an allowance
+demands         what agents lately asked for
+events          usage events
+rollups         sums of usage by hour, maintained
+usage           reads those sums
+balances        reads how allowances stand
+listings        pages of leases, events and agents, for people
+changes         the change feed that hanging watches read
 """
