@@ -1,0 +1,132 @@
+"""What a change of plan, a pause, or time itself does to leases that are out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from control_plane.operations.reclaim_leases import SWEEPS, close_beyond_window, expire_silent, leave_lost_in_limbo
+from control_plane.store import changes, tables
+from protocol.leases import LeaseReport, Recall
+from protocol.uplink_messages import CustomerSync
+
+
+@pytest.fixture
+def day(world: Any) -> Any:
+    limit = world.limit(amount=1_000)
+    world.customer("acme", limit)
+    return limit
+
+
+def sweep(world: Any, step: Any) -> int:
+    return world.database.run(lambda connection: step(connection, world.clock.now_ms()))
+
+
+def status(world: Any, lease: str) -> str:
+    query = select(tables.leases.c.status).where(tables.leases.c.lease == lease)
+    return world.read(lambda connection: connection.execute(query).scalar_one())
+
+
+def kinds(world: Any, after: int = 0) -> list[str]:
+    return [row.kind for row in world.read(lambda connection: changes.after(connection, after, 1_000))]
+
+
+def test_a_downgrade_asks_back_what_is_lent_beyond_it_with_the_new_entitlement(world: Any, day: Any) -> None:
+    agent = world.agent()
+    lease = agent.borrow("acme", day, 500)
+    world.customer("acme", world.limit(amount=400))
+    reply = agent.sync(CustomerSync("acme", 1))
+    assert reply.entitlements[0].limits[0].amount == 400
+    assert reply.recalls == (Recall(lease.lease, 0),)
+    assert agent.ask("acme", day, 1).denials
+    agent.report(LeaseReport(lease.lease, 100, settled=100))
+    assert agent.borrow("acme", day, 1)
+
+
+@pytest.mark.parametrize("status", ["paused"])
+def test_a_pause_asks_everything_back(world: Any, day: Any, status: str) -> None:
+    agent = world.agent()
+    lease = agent.borrow("acme", day, 500)
+    world.customer("acme", day, status=status)
+    reply = agent.report(LeaseReport(lease.lease, 500, settled=10))
+    assert reply.recalls == (Recall(lease.lease, 0),)
+
+
+def test_a_plan_change_clears_no_usage(world: Any, day: Any) -> None:
+    agent = world.agent()
+    lease = agent.borrow("acme", day, 500)
+    agent.report(LeaseReport(lease.lease, 500, settled=500, closed=True))
+    world.customer("acme", world.limit(amount=600, key="renamed"))
+    assert agent.ask("acme", day, 101).denials
+    assert agent.borrow("acme", day, 100)
+
+
+def test_silence_is_noticed_and_frees_nothing(world: Any, day: Any) -> None:
+    agent = world.agent()
+    lease = agent.borrow("acme", day, 900)
+    world.clock.advance(60_000)
+    assert sweep(world, expire_silent) == 0  # the holder's clock may be slower than ours
+    world.clock.advance(600)
+    assert sweep(world, expire_silent) == 1
+    assert status(world, lease.lease) == "expired"
+    assert world.agent().ask("acme", day, 200).denials
+    world.clock.advance(600_000)
+    assert sweep(world, leave_lost_in_limbo) == 1
+    assert status(world, lease.lease) == "limbo"
+    agent.report(LeaseReport(lease.lease, 900, settled=5))
+    assert status(world, lease.lease) == "open"
+
+
+def test_rights_die_with_their_window_and_count_as_used(world: Any) -> None:
+    minute = world.limit(amount=100, window="minute")
+    world.customer("acme", minute)
+    agent = world.agent()
+    lease = agent.borrow("acme", minute, 40)
+    world.clock.advance(120_000)
+    assert sweep(world, close_beyond_window) == 0
+    world.clock.advance(600_000)
+    assert sweep(world, close_beyond_window) == 1
+    assert status(world, lease.lease) == "closed"
+    assert world.books() == []
+    assert agent.report(LeaseReport(lease.lease, 40, settled=10)).closed == (lease.lease,)
+    assert agent.borrow("acme", minute, 100)
+
+
+def test_sweeping_twice_changes_nothing(world: Any, day: Any) -> None:
+    world.agent().borrow("acme", day, 40)
+    world.clock.advance(10**9)
+    for _ in range(2):
+        counts = [sweep(world, step) for step in SWEEPS]
+    assert counts == [0, 0, 0]
+
+
+def test_capacity_that_comes_back_is_announced_when_somebody_was_short(world: Any, day: Any) -> None:
+    rich, poor = world.agent(), world.agent()
+    lease = rich.borrow("acme", day, 990)
+    rich.report(LeaseReport(lease.lease, 980, settled=0))
+    assert changes.RETURNED not in kinds(world)  # nobody had asked in vain
+    poor.ask("acme", day, 100)
+    assert kinds(world).count(changes.RECALL) == 1
+    poor.ask("acme", day, 100)
+    assert kinds(world).count(changes.RECALL) == 1  # not twice in half a second
+    rich.report(LeaseReport(lease.lease, 0, settled=0))
+    assert changes.RETURNED in kinds(world)
+
+
+def test_the_feed_keeps_its_newest_row(world: Any, day: Any) -> None:
+    before = world.read(changes.bounds)
+    world.database.run(lambda connection: changes.prune(connection, world.clock.now_ms() + 1))
+    assert world.read(changes.bounds) == (before.newest, before.newest)
+
+
+def test_an_hour_that_begins_counts_no_call_of_the_hour_before(world: Any) -> None:
+    hour = world.limit(amount=100, window="hour")
+    world.customer("acme", hour)
+    agent = world.agent()
+    lease = agent.borrow("acme", hour, 60)
+    world.clock.advance(lease.window_left_ms + 1_000)
+    agent.upload(world.event("acme", {"requests": 60}, [lease]))
+    assert agent.borrow("acme", hour, 100)
+    assert world.books() == []
