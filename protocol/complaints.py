@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -84,10 +85,16 @@ def _shown(value: Any, *, quotes: bool = True) -> str:
 
 
 def _choices(kind: Any, field: str) -> str:
-    for name, values in _enumerations(msgspec.inspect.type_info(kind), set()):
-        if name == field:
-            return "one of " + ", ".join(map(str, values))
-    return ""
+    return _choices_by_field(kind).get(field, "")
+
+
+@lru_cache(maxsize=64)
+def _choices_by_field(kind: Any) -> dict[str, str]:
+    """The choices of every enumeration in a type. Kept: looking takes milliseconds, and a wrong peer does it often."""
+    return {
+        name: "one of " + ", ".join(map(str, values))
+        for name, values in _enumerations(msgspec.inspect.type_info(kind), set())
+    }
 
 
 def _enumerations(info: Any, seen: set[Any]) -> Iterator[tuple[str, list[Any]]]:
