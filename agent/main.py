@@ -13,8 +13,9 @@ from importlib.metadata import version
 import stamina
 import trio
 
+from agent.api import frames, http
 from agent.api.dispatch import Dispatch
-from agent.api.frames import BUSY, FramesDoor
+from agent.api.frames import FramesDoor
 from agent.api.http import HttpDoor
 from agent.api.listeners import Listeners
 from agent.api.sockets import FRAMES_NAME, HTTP_NAME, listen_loopback, listen_unix
@@ -55,7 +56,7 @@ class Agent:
         self._uplink = Uplink(settings.control_plane_url, settings.ca_file)
         self._writer = Writer(self.books, self._journal, self._outbox, self._ballast, clock.wall_ms)
         self._syncer = Syncer(self.books, self._journal, self._outbox, self._writer, self._uplink, clock)
-        self._listeners = Listeners(clock.monotonic_ms, settings.connections_max, BUSY)
+        self._listeners = Listeners(clock.monotonic_ms, settings.connections_max)
         self.books.wake_writer = self._writer.wake.set
         self.books.wake_sync = self._syncer.wake.set
         self.books.send_answers = self._listeners.flush
@@ -88,13 +89,13 @@ class Agent:
     def _listen(self) -> None:
         settings = self._settings
         dispatch = Dispatch(self.books, self._clock, self.status)
-        frames = listen_unix(settings.socket_dir / FRAMES_NAME, settings.socket_mode)
-        self._listeners.listen(frames, partial(FramesDoor, dispatch))
-        http = listen_unix(settings.socket_dir / HTTP_NAME, settings.socket_mode)
-        self._listeners.listen(http, partial(HttpDoor, dispatch, self._is_ready, guarded=False))
+        on_frames = listen_unix(settings.socket_dir / FRAMES_NAME, settings.socket_mode)
+        self._listeners.listen(on_frames, partial(FramesDoor, dispatch), frames.BUSY)
+        on_http = listen_unix(settings.socket_dir / HTTP_NAME, settings.socket_mode)
+        self._listeners.listen(on_http, partial(HttpDoor, dispatch, self._is_ready, guarded=False), http.BUSY)
         if settings.http_port:
-            loopback = listen_loopback(settings.http_port)
-            self._listeners.listen(loopback, partial(HttpDoor, dispatch, self._is_ready, guarded=True))
+            on_port = listen_loopback(settings.http_port)
+            self._listeners.listen(on_port, partial(HttpDoor, dispatch, self._is_ready, guarded=True), http.BUSY)
 
     async def _talk(self) -> None:
         """Enrol if need be, then keep in touch."""

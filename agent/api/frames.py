@@ -38,6 +38,7 @@ class FramesDoor:
         self._send_later = send_later
         self._reader = FrameReader()
         self._unanswered = 0
+        self.heard = 0
         self.finished = False
         self.gone = False
 
@@ -53,6 +54,7 @@ class FramesDoor:
         except Violation as wrong:
             self.finished = True
             return _reply_frame(0, ErrorReply(error=Problem(wrong.code, wrong.message, wrong.field)))
+        self.heard += len(bodies)
         ready = [reply for body in bodies if (reply := self._one(body)) is not None]
         return b"".join(ready)
 

@@ -44,8 +44,18 @@ _POSTS: dict[bytes, JsonDecoder[Request]] = {
     b"/v1/release": JsonDecoder(Release),
     b"/v1/record": JsonDecoder(Record),
 }
-_GETS = (b"/v1/usage", b"/v1/status", b"/healthz", b"/readyz")
-ROUTES = b", ".join([*_POSTS, *_GETS]).decode()
+_GETS = (b"/v1/usage", b"/v1/status")
+_PROBES = (b"/healthz", b"/readyz")
+ROUTES = b", ".join([*_POSTS, *_GETS, *_PROBES]).decode()
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+BODY_TOO_LARGE = f"the body is larger than {BODY_BYTES_MAX} bytes"
+HEAD_TOO_LARGE = f"the request line and headers are larger than {HEAD_BYTES_MAX} bytes"
+
+BUSY = response(
+    ErrorReply(error=Problem("overloaded", "this agent serves too many connections"), retry=True), close=True
+)
+"""What a connection beyond the bound is told before it is closed."""
 
 
 class HttpDoor:
@@ -65,8 +75,11 @@ class HttpDoor:
         self._guarded = guarded
         self._parser = httptools.HttpRequestParser(self)
         self._answers: deque[bytes | int] = deque()  # an int is the number of a request that still waits
-        self._serial = 0
+        self._done: list[bytes] = []
         self._begin()
+        self._in_head = False
+        self._head_fed = 0
+        self.heard = 0
         self.partial = False
         self._ending = False
         self.gone = False
@@ -75,6 +88,8 @@ class HttpDoor:
         self._url = b""
         self._host = b""
         self._content_type = b""
+        self._body_said = 0
+        self._expects = False
         self._head_bytes = 0
         self._body = bytearray()
 
@@ -85,20 +100,32 @@ class HttpDoor:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take what arrived; give back the responses that are ready, in order."""
+        if self._ending:
+            return self._ready_answers()
+        head = self.heard if self._in_head else -1
         try:
             self._parser.feed_data(chunk)
         except httptools.HttpParserUpgrade:
-            self._fail("invalid_request", "this door speaks HTTP/1.1 and nothing else")
+            self._ending = True  # the request has been answered as if it had not asked for another protocol
         except httptools.HttpParserError as error:
             if not self._ending:
                 self._fail("invalid_request", f"this is not HTTP/1.1: {error}")
+        if self._in_head and head == self.heard:
+            self._bound_head(len(chunk))
         return self._ready_answers()
+
+    def _bound_head(self, fed: int) -> None:
+        """The parser keeps the whole of a header before it shows it: bound what it is fed, too."""
+        self._head_fed += fed
+        if self._head_fed > HEAD_BYTES_MAX and not self._ending:
+            self._fail("head_too_large", HEAD_TOO_LARGE)
 
     # What httptools calls while it reads.
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._begin()
+        self._in_head, self._head_fed = True, 0
         self.partial = True
 
     def on_url(self, url: bytes) -> None:
@@ -114,11 +141,24 @@ class HttpDoor:
             self._host = value
         elif name == b"content-type":
             self._content_type = value.split(b";")[0].strip().lower()
+        elif name == b"content-length":
+            self._body_said = int(value) if value.isdigit() else 0
+        elif name == b"expect":
+            self._expects = value.lower() == b"100-continue"
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: a body that is too large need not even be sent, and one that waits for a word may come."""
+        self._in_head = False
+        if self._body_said > BODY_BYTES_MAX:
+            self._fail("body_too_large", BODY_TOO_LARGE)
+            raise ValueError("body too large")
+        if self._expects and self._body_said and self._parser.get_http_version() == "1.1":
+            self._answers.append(CONTINUE)
 
     def on_body(self, data: bytes) -> None:
         """Part of the body."""
         if len(self._body) + len(data) > BODY_BYTES_MAX:
-            self._fail("body_too_large", f"the body is larger than {BODY_BYTES_MAX} bytes")
+            self._fail("body_too_large", BODY_TOO_LARGE)
             raise ValueError("body too large")
         self._body += data
 
@@ -127,23 +167,29 @@ class HttpDoor:
         self.partial = False
         if self._ending:
             return
-        self._serial += 1
-        close = not self._parser.should_keep_alive()
+        self.heard += 1
+        close = not self._parser.should_keep_alive() or self._parser.should_upgrade()
+        if len(self._answers) >= PIPELINED_MAX:
+            self._move_ready()
         if len(self._answers) >= PIPELINED_MAX:
             self._fail("overloaded", f"{PIPELINED_MAX} requests of this connection wait for answers already")
             return
+        allow = None
         try:
-            answer = self._answer()
+            answer = self._answer(close=close)
         except Violation as wrong:
-            answer = response(ErrorReply(error=Problem(wrong.code, wrong.message, wrong.field or None)), close=close)
-        self._answers.append(self._serial if answer is None else answer)
-        if close:
-            self._ending = True
+            allow = wrong.expected.encode() if wrong.code == "method_not_allowed" else None
+            reply = ErrorReply(error=Problem(wrong.code, wrong.message, wrong.field or None))
+            answer = response(reply, close=close, allow=allow)
+        if answer is not None and self._parser.get_method() == b"HEAD":
+            answer = answer[: answer.index(b"\r\n\r\n") + 4]
+        self._answers.append(self.heard if answer is None else answer)
+        self._ending = close
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES_MAX:
-            self._fail("body_too_large", f"the request line and headers are larger than {HEAD_BYTES_MAX} bytes")
+            self._fail("head_too_large", HEAD_TOO_LARGE)
             raise ValueError("head too large")
 
     def _fail(self, code: str, text: str) -> None:
@@ -152,33 +198,43 @@ class HttpDoor:
         self._ending = True
         self.partial = False
 
-    def _answer(self) -> bytes | None:
-        target = httptools.parse_url(self._url)
-        path, method = target.path or b"", self._parser.get_method()
+    def _answer(self, *, close: bool) -> bytes | None:
+        path, query = self._target()
+        method = self._parser.get_method()
         if self._guarded:
             self._require_local(method)
-        if path in (b"/healthz", b"/readyz"):
+        if path in _PROBES:
+            _require_method(method, b"GET", b"HEAD")
             well = path == b"/healthz" or self._ready()
-            return render(200 if well else 503, {"status": "ok" if well else "starting"}, JSON)
-        request = self._request(path, method, target.query or b"")
-        msgspec.structs.force_setattr(
-            request, "id", self._serial
-        )  # our own number, so that a late answer finds its place
+            return render(200 if well else 503, {"status": "ok" if well else "starting"}, JSON, close=close)
+        request = self._request(path, method, query)
+        # Our own number, so that a late answer finds its place.
+        msgspec.structs.force_setattr(request, "id", self.heard)
         reply = self._dispatch(request, self)
-        return None if reply is None else response(reply)
+        return None if reply is None else response(reply, close=close)
+
+    def _target(self) -> tuple[bytes, bytes]:
+        try:
+            target = httptools.parse_url(self._url)
+        except httptools.HttpParserInvalidURLError:
+            shown = ascii(self._url.decode("latin-1"))[:80]
+            raise Violation(
+                "", f"{shown} is not a request target of this door", ROUTES, code="route_not_found"
+            ) from None
+        return target.path or b"", target.query or b""
 
     def _request(self, path: bytes, method: bytes, query: bytes) -> Request:
         post = _POSTS.get(path)
-        if post is None and path not in _GETS:
-            raise Violation("", f"there is no {path.decode(errors='replace')!r} here", ROUTES, code="route_not_found")
-        if method != (b"GET" if post is None else b"POST"):
-            expected = "GET" if post is None else "POST"
-            raise Violation("", f"{method.decode()} is not for this path", expected, code="method_not_allowed")
         if post is not None:
+            _require_method(method, b"POST")
             return post(bytes(self._body))
-        fields = dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True))
+        if path not in _GETS:
+            shown = ascii(path.decode("latin-1"))[:80]
+            raise Violation("", f"there is no {shown} here", ROUTES, code="route_not_found")
+        _require_method(method, b"GET")
         if path == b"/v1/status":
             return Status()
+        fields = dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True))
         try:
             return msgspec.convert(fields, Usage, strict=False)
         except msgspec.ValidationError as error:
@@ -195,15 +251,26 @@ class HttpDoor:
     def late(self, request_id: int, reply: Reply) -> None:
         """An answer that had to wait."""
         try:
-            self._answers[self._answers.index(request_id)] = response(reply)
+            place = self._answers.index(request_id)
         except ValueError:
             return
+        is_last = place == len(self._answers) - 1
+        self._answers[place] = response(reply, close=self._ending and is_last)
         ready = self._ready_answers()
         if ready:
             self._send_later(ready)
 
     def _ready_answers(self) -> bytes:
-        ready = []
+        self._move_ready()
+        ready, self._done = b"".join(self._done), []
+        return ready
+
+    def _move_ready(self) -> None:
         while self._answers and isinstance(self._answers[0], bytes):
-            ready.append(self._answers.popleft())
-        return b"".join(ready)  # type: ignore[arg-type]  # only bytes were taken
+            self._done.append(self._answers.popleft())  # type: ignore[arg-type]  # only bytes are taken
+
+
+def _require_method(method: bytes, *allowed: bytes) -> None:
+    if method not in allowed:
+        expected = b", ".join(allowed).decode()
+        raise Violation("", f"{method.decode()} is not for this path", expected, code="method_not_allowed")

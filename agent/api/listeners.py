@@ -22,6 +22,8 @@ OUT_BYTES_MAX = 1024 * 1024
 TURN_NS = 2_000_000
 STALLED_MS = 10_000
 """A frame begun and not ended, or answers not read, for so long: the connection is closed."""
+LINGER_MS = 2_000
+"""How long a peer may still send after its last answer, so that it comes to read that answer."""
 BACKLOG = 4_096
 
 log = logging.getLogger("agent.listeners")
@@ -31,6 +33,7 @@ class Door(Protocol):
     """What a connection speaks."""
 
     gone: bool
+    heard: int  # how many whole messages have arrived
 
     @property
     def finished(self) -> bool:
@@ -50,15 +53,20 @@ MakeDoor = Callable[[Callable[[bytes], None]], Door]
 class Connection:
     """One peer."""
 
-    __slots__ = ("closed", "dirty", "door", "out", "partial_since_ms", "progress_ms", "socket", "watching")
+    __slots__ = (
+        "closed", "dirty", "door", "ended_ms", "heard", "out", "partial_since_ms", "socket", "unread_since_ms",
+        "watching",
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, now_ms: int) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.door: Door | None = None
         self.out = bytearray()
         self.watching = select.EPOLLIN
-        self.progress_ms = now_ms
+        self.unread_since_ms: int | None = None
         self.partial_since_ms: int | None = None
+        self.ended_ms: int | None = None
+        self.heard = 0
         self.dirty = False
         self.closed = False
 
@@ -66,12 +74,11 @@ class Connection:
 class Listeners:
     """Serves every connection of every door."""
 
-    def __init__(self, now_ms: Callable[[], int], connections_max: int, busy: bytes) -> None:
+    def __init__(self, now_ms: Callable[[], int], connections_max: int) -> None:
         self._now_ms = now_ms
         self._connections_max = connections_max
-        self._busy = busy
         self._epoll = select.epoll()
-        self._listening: dict[int, tuple[socket.socket, MakeDoor]] = {}
+        self._listening: dict[int, tuple[socket.socket, MakeDoor, bytes]] = {}
         self._connections: dict[int, Connection] = {}
         self._dirty: list[Connection] = []
         self._resting = False
@@ -79,15 +86,15 @@ class Listeners:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def listen(self, sock: socket.socket, make_door: MakeDoor) -> None:
-        """Serve connections that arrive on ``sock``, which listens already."""
+    def listen(self, sock: socket.socket, make_door: MakeDoor, busy: bytes) -> None:
+        """Serve connections that arrive on ``sock``, which listens already; one too many is told ``busy``."""
         sock.setblocking(False)
-        self._listening[sock.fileno()] = (sock, make_door)
+        self._listening[sock.fileno()] = (sock, make_door, busy)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def stop_accepting(self) -> None:
         """No new connections; those that are open go on."""
-        for fd, (sock, _) in self._listening.items():
+        for fd, (sock, _, _) in self._listening.items():
             self._epoll.unregister(fd)
             sock.close()
         self._listening.clear()
@@ -119,7 +126,7 @@ class Listeners:
             if time.perf_counter_ns() >= ends_ns:
                 return
 
-    def _accept(self, listening: socket.socket, make_door: MakeDoor) -> None:
+    def _accept(self, listening: socket.socket, make_door: MakeDoor, busy: bytes) -> None:
         for _ in range(64):
             try:
                 sock, _ = listening.accept()
@@ -131,20 +138,12 @@ class Listeners:
                 return
             sock.setblocking(False)
             if len(self._connections) >= self._connections_max:
-                self._turn_away(sock)
+                _turn_away(sock, busy)
                 continue
-            connection = Connection(sock, self._now_ms())
+            connection = Connection(sock)
             connection.door = make_door(self._later(connection))
             self._connections[sock.fileno()] = connection
             self._epoll.register(sock.fileno(), select.EPOLLIN)
-
-    def _turn_away(self, sock: socket.socket) -> None:
-        try:
-            sock.send(self._busy)
-        except OSError:
-            pass  # it has gone already
-        finally:
-            sock.close()
 
     def _rest(self, error: OSError) -> None:
         """Out of descriptors: stop accepting until the next sweep, instead of spinning on the same refusal."""
@@ -176,17 +175,18 @@ class Listeners:
             return
         door = connection.door
         assert door is not None
+        if connection.ended_ms is not None:
+            return  # its last answer has been sent; what still comes is not read any more, only taken off the line
         answer = door.feed(chunk)
-        if door.partial:
-            if connection.partial_since_ms is None:
-                connection.partial_since_ms = self._now_ms()
-        else:
+        if not door.partial:
             connection.partial_since_ms = None
+        elif connection.partial_since_ms is None or connection.heard != door.heard:
+            connection.partial_since_ms, connection.heard = self._now_ms(), door.heard
         if answer or connection.out:
             connection.out += answer
             self._push(connection)
         elif door.finished:
-            self._close(connection)
+            self._finish(connection)
 
     def _later(self, connection: Connection) -> Callable[[bytes], None]:
         def send_later(data: bytes) -> None:
@@ -218,27 +218,46 @@ class Listeners:
             except OSError:
                 self._close(connection)
                 return
-            if sent:
-                connection.progress_ms = self._now_ms()
-                if sent == len(out):
-                    out.clear()
-                else:
-                    del out[:sent]
-        if not out and connection.door is not None and connection.door.finished:
-            self._close(connection)
+            if sent == len(out):
+                out.clear()
+                connection.unread_since_ms = None
+            else:
+                del out[:sent]
+                if sent or connection.unread_since_ms is None:
+                    connection.unread_since_ms = self._now_ms()
+        finished = connection.door is not None and connection.door.finished
+        if finished and not out:
+            self._finish(connection)
             return
-        watching = (select.EPOLLOUT if out else 0) | (select.EPOLLIN if len(out) < OUT_BYTES_MAX else 0)
+        listens = len(out) < OUT_BYTES_MAX and not finished
+        self._watch(connection, (select.EPOLLOUT if out else 0) | (select.EPOLLIN if listens else 0))
+
+    def _watch(self, connection: Connection, watching: int) -> None:
         if watching != connection.watching:
             connection.watching = watching
             self._epoll.modify(connection.socket.fileno(), watching)
+
+    def _finish(self, connection: Connection) -> None:
+        """Nothing more will be said; listen a moment longer, because closing on unread bytes may destroy the answer."""
+        if connection.ended_ms is not None:
+            return
+        try:
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(connection)
+            return
+        connection.ended_ms, connection.partial_since_ms = self._now_ms(), None
+        self._watch(connection, select.EPOLLIN)
 
     def sweep(self) -> None:
         """Close what has stalled, and accept again after having run out of descriptors."""
         now_ms = self._now_ms()
         for connection in list(self._connections.values()):
-            unread = connection.out and now_ms - connection.progress_ms > STALLED_MS
-            since = connection.partial_since_ms
-            if unread or (since is not None and now_ms - since > STALLED_MS):
+            if (
+                _longer_ago(connection.unread_since_ms, STALLED_MS, now_ms)
+                or _longer_ago(connection.partial_since_ms, STALLED_MS, now_ms)
+                or _longer_ago(connection.ended_ms, LINGER_MS, now_ms)
+            ):
                 self._close(connection)
         if self._resting:
             self._resting = False
@@ -255,3 +274,16 @@ class Listeners:
         del self._connections[fd]
         self._epoll.unregister(fd)
         connection.socket.close()
+
+
+def _longer_ago(since_ms: int | None, span_ms: int, now_ms: int) -> bool:
+    return since_ms is not None and now_ms - since_ms > span_ms
+
+
+def _turn_away(sock: socket.socket, busy: bytes) -> None:
+    try:
+        sock.send(busy)
+    except OSError:
+        pass  # it has gone already
+    finally:
+        sock.close()

@@ -21,6 +21,7 @@ ERROR_STATUSES = {
     "reservation_conflict": 409,
     "reservation_ended": 409,
     "body_too_large": 413,
+    "head_too_large": 413,
     "content_type_unsupported": 415,
     "host_unknown": 421,
     "overloaded": 503,
@@ -42,12 +43,14 @@ REASONS = {
 }  # fmt: skip
 
 
-def response(reply: Reply, *, close: bool = False) -> bytes:
-    """The whole HTTP response for a reply."""
+def response(reply: Reply, *, close: bool = False, allow: bytes | None = None) -> bytes:
+    """The whole HTTP response for a reply; ``allow`` names the methods that would have been right."""
     if isinstance(reply, ErrorReply):
         status = ERROR_STATUSES.get(reply.error.code, 400)
         body = problem(status, reply.error.code, reply.error.message, reply.error.field)
-        return render(status, body, PROBLEM_JSON, retry_after_ms=1_000 if reply.retry else None, close=close)
+        return render(
+            status, body, PROBLEM_JSON, retry_after_ms=1_000 if reply.retry else None, close=close, allow=allow
+        )
     if isinstance(reply, Decision) and reply.decision is not Verdict.ALLOW:
         status = 429 if reply.decision is Verdict.THROTTLE else REFUSAL_STATUSES.get(reply.code, 403)
         body = problem(status, reply.code.value, reply.message, None)
@@ -79,6 +82,7 @@ def render(
     retry_after_ms: int | None = None,
     limits: Decision | None = None,
     close: bool = False,
+    allow: bytes | None = None,
 ) -> bytes:
     """Bytes of one response."""
     payload = encode_json(body)
@@ -95,6 +99,8 @@ def render(
     if limits is not None and limits.limiting is not None and limits.remaining is not None:
         reset = b";t=%d" % -(-limits.resets_in_ms // 1_000) if limits.resets_in_ms is not None else b""
         lines.append(b'ratelimit: "%b";r=%d%b' % (limits.limiting.encode(), limits.remaining, reset))
+    if allow is not None:
+        lines.append(b"allow: " + allow)
     if close:
         lines.append(b"connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n" + payload
