@@ -85,6 +85,7 @@ def openapi_config(version: str) -> OpenAPIConfig:
         version=version,
         description="Plans, customers, subscriptions, usage and balances. Show a token as `Authorization: Bearer`, "
         "or as the password of HTTP Basic. Every error is an RFC 9457 problem.",
+        use_handler_docstrings=True,
         render_plugins=[OfflineSwagger(path="/swagger")],
         openapi_router=Router(SCHEMA_PATH, route_handlers=assets, opt=READERS, include_in_schema=False),
         components=Components(

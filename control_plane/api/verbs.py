@@ -8,21 +8,37 @@ from typing import Any
 import msgspec
 from litestar import delete, get, post, put
 from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import ResponseSpec
 
 from control_plane.access import ADMINS, READERS
 from control_plane.api.bodies import StrictBody
+from control_plane.api.errors import PROBLEM_JSON, Problem
+
+_SAID = {
+    400: "Something in the request is wrong; `field` says what.",
+    401: "No token, or no good one.",
+    403: "The token is good, but not for this.",
+    404: "What was named does not exist.",
+    409: "It contradicts what is already there.",
+    503: "The database cannot be reached; try again.",
+}
+PROBLEMS = {
+    status: ResponseSpec(Problem, description=said, generate_examples=False, media_type=PROBLEM_JSON)
+    for status, said in _SAID.items()
+}
+"""What every route may answer instead, for the documentation."""
 
 Declare = Callable[[Callable[..., object]], HTTPRouteHandler]
 
 
 def reads(path: str, tags: list[str]) -> Declare:
     """A route that shows something."""
-    return get(path, tags=tags, opt=READERS, sync_to_thread=True)
+    return get(path, tags=tags, opt=READERS, sync_to_thread=True, responses=PROBLEMS)
 
 
 def ends(path: str, tags: list[str]) -> Declare:
     """A route that ends something; ending it twice changes nothing."""
-    return delete(path, tags=tags, opt=ADMINS, sync_to_thread=True, status_code=200)
+    return delete(path, tags=tags, opt=ADMINS, sync_to_thread=True, status_code=200, responses=PROBLEMS)
 
 
 def puts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
@@ -36,4 +52,5 @@ def posts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
 
 
 def _changing(body: type[msgspec.Struct]) -> dict[str, Any]:
-    return {"opt": ADMINS, "sync_to_thread": True, "dto": StrictBody[body], "return_dto": None}  # type: ignore[valid-type]
+    strict = StrictBody[body]  # type: ignore[valid-type]
+    return {"opt": ADMINS, "sync_to_thread": True, "dto": strict, "return_dto": None, "responses": PROBLEMS}
