@@ -43,11 +43,17 @@ def normalise(amounts: Mapping[str, int], tokens: Mapping[str, int]) -> dict[str
         tokens: quantities by token class; where given, ``amounts`` may not name the meters they sum into.
 
     Raises:
-        Violation: an unknown token class, or the same tokens said twice.
+        Violation: an unknown token class, the same tokens said twice, or more meters in all than a call may name.
     """
     meters = {REQUESTS: 1, **amounts}
-    if not tokens:
-        return meters
+    if tokens:
+        _add_tokens(meters, amounts, tokens)
+    if len(meters) > METERS_MAX:
+        raise Violation("amounts", f"make {len(meters)} meters, `requests` included", f"at most {METERS_MAX}")
+    return meters
+
+
+def _add_tokens(meters: dict[str, int], amounts: Mapping[str, int], tokens: Mapping[str, int]) -> None:
     for name in tokens:
         if name not in TOKEN_CLASSES:
             raise Violation(f"tokens.{name}", "is not a token class", "one of " + ", ".join(sorted(TOKEN_CLASSES)))
@@ -58,4 +64,3 @@ def normalise(amounts: Mapping[str, int], tokens: Mapping[str, int]) -> dict[str
         if total > QUANTITY_MAX:
             raise Violation("tokens", f"sum to {total} {meter}", f"at most {QUANTITY_MAX}")
         meters[meter] = total
-    return meters

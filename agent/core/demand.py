@@ -6,6 +6,7 @@ Source of the rules: the threshold re-authorisation and quota-holding time of te
 from __future__ import annotations
 
 from agent.core.budget import Allowance, Lease
+from protocol.units import QUANTITY_MAX
 
 IDLE_RETURN_MS = 45_000
 """A lease from which nothing has been taken for so long goes back."""
@@ -23,7 +24,7 @@ def asks_ahead(allowance: Allowance, now_ms: int, *, drain: bool) -> bool:
 
 def asked_demand(allowance: Allowance) -> int:
     """The demand a minute that an ask states: the average, or what would serve the waiting calls within two seconds."""
-    return max(allowance.demand_per_min, allowance.backlog * 30)
+    return min(QUANTITY_MAX, max(allowance.demand_per_min, allowance.backlog * 30))
 
 
 def goes_back(lease: Lease, allowance: Allowance, now_ms: int) -> bool:

@@ -10,7 +10,8 @@ from protocol.events import EventBatch
 from protocol.leases import LeaseReport
 from protocol.uplink_messages import ASKS_MAX, LEASES_MAX, Ask, CustomerSync, SyncRequest
 
-CUSTOMERS_A_SYNC_MAX = 2_000
+CUSTOMERS_A_SYNC_MAX = 500
+"""Together with events, asks and leases at their largest, still within ``SYNC_BYTES_MAX``."""
 
 
 def compose_sync(

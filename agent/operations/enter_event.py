@@ -13,6 +13,11 @@ from agent.core.pending import Notify, PendingEvent
 from agent.core.reservations import Ended, Line, Said
 from protocol.events import Charge, UsageEvent
 from protocol.local_messages import Call, ErrorReply, Problem, Recorded
+from protocol.units import METERS_MAX
+from protocol.violations import Violation
+
+CORRECTIONS_MAX = 100
+"""How often one call may be corrected: each is remembered, so that a repeat of any of them changes nothing."""
 
 
 class AfterCommit(msgspec.Struct, frozen=True, gc=False):
@@ -99,10 +104,15 @@ def usage_event(name: str, call: Call, said: Said, charges: Charges, at_ms: int,
     )
 
 
-def repeat_or_correct(books: Books, key: str, ended: Ended, said: Said, wall_ms: int) -> Recorded | AfterCommit:
+def repeat_or_correct(
+    books: Books, key: str, ended: Ended, said: Said, wall_ms: int
+) -> Recorded | AfterCommit | ErrorReply:
     """A call that had ended is spoken of again: the same words change nothing, other words are a correction.
 
     A correction is an event of its own whose amounts are the difference to what was counted so far.
+
+    Raises:
+        Violation: the correction would name more meters than an event may.
     """
     assert ended.event is not None
     assert ended.said is not None
@@ -116,7 +126,14 @@ def repeat_or_correct(books: Books, key: str, ended: Ended, said: Said, wall_ms:
         books.pending.urgent = True
         books.wake_writer()
         return AfterCommit(reply, books.pending.waiters)
+    if len(ended.earlier) >= CORRECTIONS_MAX:
+        text = f"{ended.event!r} has been corrected {CORRECTIONS_MAX} times already; record what is left to correct"
+        return ErrorReply(error=Problem("reservation_ended", text))
     before = ended.said
+    difference = _difference(before.amounts, said.amounts)
+    if len(difference) > METERS_MAX:
+        problem = f"make {len(difference)} meters with those said before"
+        raise Violation("amounts", problem, f"at most {METERS_MAX}; say 0 for none of the others")
     ended.earlier = (*ended.earlier, (before, ended.last_event))
     name = f"{_short(ended.event)}~{len(ended.earlier)}"
     event = UsageEvent(
@@ -124,7 +141,7 @@ def repeat_or_correct(books: Books, key: str, ended: Ended, said: Said, wall_ms:
         customer=ended.call.customer,
         feature=ended.call.feature,
         at_ms=wall_ms,
-        amounts=_difference(before.amounts, said.amounts),
+        amounts=difference,
         subject=ended.call.subject,
         tags=ended.call.tags,
         model=said.model,

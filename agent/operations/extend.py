@@ -11,6 +11,8 @@ from agent.operations.reserve import take
 from protocol import decisions
 from protocol.decisions import Decision
 from protocol.local_messages import ErrorReply, Extend, Problem
+from protocol.units import METERS_MAX
+from protocol.violations import Violation
 
 
 def extend(books: Books, request: Extend, now_ms: int, until_ms: int) -> Decision | ErrorReply | None:
@@ -27,6 +29,8 @@ def extend(books: Books, request: Extend, now_ms: int, until_ms: int) -> Decisio
         **held.amounts,
         **{meter: max(total, held.amounts.get(meter, 0)) for meter, total in request.amounts.items()},
     }
+    if len(totals) > METERS_MAX:
+        raise Violation("amounts", f"make {len(totals)} meters with those held already", f"at most {METERS_MAX}")
     outcome = admit(books, held.call, more, now_ms, until_ms, sized={meter: totals[meter] for meter in more})
     if not isinstance(outcome, Admitted):
         return outcome

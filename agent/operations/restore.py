@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from zlib import crc32
+
+import msgspec
 
 from agent.core.books import Books
 from agent.core.reservations import Ended, Said
@@ -18,7 +21,10 @@ from protocol.violations import Violation
 _grant = MsgpackDecoder(Grant)
 _reservation = MsgpackDecoder(StoredReservation)
 _entitlement = MsgpackDecoder(Entitlement)
-_events = MsgpackDecoder(list[UsageEvent])
+_events = MsgpackDecoder(list[msgspec.Raw])
+_event = MsgpackDecoder(UsageEvent)
+
+log = logging.getLogger("agent.restore")
 
 
 def restore(books: Books, contents: Contents, now_ms: int, shift_ms: int) -> None:
@@ -72,7 +78,12 @@ def _remember_ended(books: Books, batch: BatchRow) -> None:
     """What callers said before the restart, so that saying it again changes nothing."""
     if crc32(batch.body) != batch.crc32:
         raise JournalDamagedError(f"events {batch.first} ff. of boot {batch.boot} fail their checksum")
-    for event in _events(batch.body):
+    for raw in _events(batch.body):
+        try:
+            event = _event(raw)
+        except Violation as wrong:  # written as it is by an agent of another version: the control plane judges it
+            log.warning("an event of batch %d of boot %d cannot be read here: %s", batch.first, batch.boot, wrong)
+            continue
         for key in (event.event, f"{event.customer}/{event.event}"):
             if event.corrects is None:
                 _first_word(books, key, event)
