@@ -74,10 +74,10 @@ class Writer:
             await self._make_room()
             self._tell(group, on_disk=False)
             return False
-        if write.batch is not None:
-            self._next_seq += write.batch.count
-            self._outbox.put(write.batch)
-            books.counters.events_written += write.batch.count
+        for batch in write.batches:
+            self._next_seq += batch.count
+            self._outbox.put(batch)
+            books.counters.events_written += batch.count
             books.wake_sync()
         self.disk_full = False
         books.counters.commits += 1

@@ -12,7 +12,7 @@ from agent.core.pending import Group
 from agent.core.reservations import Line, Reservation
 from agent.store import journal
 from protocol.codec import encode_msgpack
-from protocol.events import UsageEvent
+from protocol.events import BATCH_BYTES_MAX, UsageEvent
 from protocol.leases import Grant, Standing
 from protocol.local_messages import Call
 
@@ -40,7 +40,7 @@ class StoredReservation(msgspec.Struct, frozen=True):
 
 
 def to_write(group: Group, boot: int, first: int, at_ms: int) -> journal.Write:
-    """The rows of one commit group; its events become one checksummed blob, numbered from ``first``."""
+    """The rows of one commit group; its events become a checksummed blob, numbered from ``first``."""
     write = journal.Write(
         forgotten=group.forgotten,
         ended=group.ended,
@@ -68,14 +68,18 @@ def to_write(group: Group, boot: int, first: int, at_ms: int) -> journal.Write:
         else:
             write.entitlements.append((customer, encode_msgpack(entitlement)))
     if group.events:
-        write.batch = to_batch([pending.event for pending in group.events], boot, first, at_ms)
+        write.batches = to_batches([pending.event for pending in group.events], boot, first, at_ms)
     return write
 
 
-def to_batch(events: list[UsageEvent], boot: int, first: int, at_ms: int) -> journal.BatchRow:
-    """Events as they lie in the outbox and as they are uploaded: verbatim."""
+def to_batches(events: list[UsageEvent], boot: int, first: int, at_ms: int) -> list[journal.BatchRow]:
+    """Events as they lie in the outbox and as they are uploaded: verbatim. Several blobs where one would be too large
+    for an upload."""
     body = encode_msgpack(events)
-    return journal.BatchRow(boot, first, len(events), crc32(body), body, at_ms)
+    if len(body) <= BATCH_BYTES_MAX or len(events) == 1:
+        return [journal.BatchRow(boot, first, len(events), crc32(body), body, at_ms)]
+    half = len(events) // 2
+    return [*to_batches(events[:half], boot, first, at_ms), *to_batches(events[half:], boot, first + half, at_ms)]
 
 
 def from_lease_row(row: journal.LeaseRow, grant: Grant, shift_ms: int, now_ms: int) -> Lease:

@@ -86,7 +86,7 @@ class Write:
     ended: list[str] = field(default_factory=list)
     entitlements: list[tuple[str, bytes]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    batch: BatchRow | None = None
+    batches: list[BatchRow] = field(default_factory=list)
     high_water: dict[int, int] = field(default_factory=dict)
 
 
@@ -194,8 +194,7 @@ def _apply(connection: sqlite3.Connection, write: Write) -> None:
         run("INSERT OR REPLACE INTO entitlements VALUES (?, ?)", write.entitlements)
     if write.dropped:
         run("DELETE FROM entitlements WHERE customer = ?", [(name,) for name in write.dropped])
-    if write.batch:
-        batch = write.batch
+    for batch in write.batches:
         row = (batch.boot, batch.first, batch.count, batch.crc32, batch.body, batch.at_ms)
         run("INSERT OR REPLACE INTO outbox VALUES (?,?,?,?,?,?)", [row])
     if write.high_water:

@@ -227,9 +227,9 @@ class Bench:
             group = self.books.gather()
             write = to_write(group, self.books.boot, self.next_seq, self.wall_ms)
             self.journal.write(write)
-            if write.batch is not None:
-                self.next_seq += write.batch.count
-                self.outbox.put(write.batch)
+            for batch in write.batches:
+                self.next_seq += batch.count
+                self.outbox.put(batch)
             applied(group)
             for pending in group.events:
                 for tell in pending.waiters:
