@@ -9,7 +9,7 @@ import trio
 from agent.clock import SystemClock
 from agent.core.books import Books
 from agent.operations.expire import expire
-from agent.operations.give_back import forget_customers, give_back
+from agent.operations.give_back import forget_counters, forget_customers, give_back
 from agent.operations.park import try_due
 from agent.store.ballast import Ballast
 
@@ -31,6 +31,7 @@ async def tick(books: Books, clock: SystemClock, sweep: Callable[[], None], ball
             sweep()
         if count % EVERY_MINUTE == 0:
             forget_customers(books, now_ms)
+            forget_counters(books, now_ms)
             ballast.take_up()
         try_due(books, now_ms)
         books.send_answers()

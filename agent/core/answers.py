@@ -19,6 +19,9 @@ MESSAGES = {
     Code.SUBSCRIPTION_PAUSED: "The subscription of this customer is paused; resume it to go on.",
 }
 
+RETRY_MS = 1_000
+"""When to come back to a rate whose window has just ended."""
+
 OVERAGE = "Allowed beyond the limit, as overage that the plan permits."
 
 
@@ -152,7 +155,7 @@ def refused(
         remaining=state.remaining,
         resets_at=state.resets_at,
         resets_in_ms=state.resets_in_ms,
-        retry_after_ms=state.resets_in_ms if throttle else None,
+        retry_after_ms=(state.resets_in_ms or RETRY_MS) if throttle else None,
         plan=entitlement.plan,
         policy_version=entitlement.version,
         staleness_ms=staleness_ms,

@@ -15,6 +15,8 @@ from protocol.uplink_messages import FirstCall
 
 PARKED_MAX = 20_000
 PATHS_MAX = 1_024
+CUSTOMERS_MAX = 100_000
+RESERVATIONS_MAX = 200_000
 UNKNOWN_MS = 5_000
 """For how long "no such customer" is believed before the control plane is asked again."""
 
@@ -134,6 +136,10 @@ class Books:
         if found is None:
             found = self.customers[name] = Customer(name)
         return found
+
+    def crowded_for(self, name: str) -> bool:
+        """Whether this customer is new, and as many as memory is meant for are known already."""
+        return len(self.customers) >= CUSTOMERS_MAX and name not in self.customers
 
     def allowance(self, key: AllowanceKey, now_ms: int) -> Allowance:
         """The entry of this counter, made when it is not there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agent.core import answers
-from agent.core.books import Books, Customer
+from agent.core.books import CUSTOMERS_MAX, Books, Customer
 from agent.core.budget import Allowance
 from agent.core.decide import Path, Refused, Wait, decide, feature_refusal, refusal_code, too_big
 from protocol.decisions import Code, Decision
@@ -17,6 +17,8 @@ from protocol.violations import Violation
 RETRY_MS = 1_000
 DISK_PATIENCE_MS = 250
 """How long a call waits for the journal beyond its deadline: the disk is near, and a commit takes milliseconds."""
+
+CROWDED = f"This host serves {CUSTOMERS_MAX} customers already; those idle are forgotten after minutes, try again."
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +46,8 @@ def admit(
         Violation: a meter that the catalog does not know.
     """
     staleness_ms = max(0, now_ms - books.confirmed_at_ms)
+    if books.crowded_for(call.customer):
+        return answers.undecided(None, call.feature, CROWDED, None, RETRY_MS, staleness_ms)
     customer = books.customer(call.customer)
     customer.last_used_ms = now_ms
     entitlement = customer.entitlement

@@ -43,3 +43,16 @@ def forget_customers(books: Books, now_ms: int) -> None:
         for key in [key for key in books.allowances if key[0] == name]:
             del books.allowances[key]
             books.asking.pop(key, None)
+
+
+def forget_counters(books: Books, now_ms: int) -> None:
+    """Drop counters of which nothing is held and that nobody has touched for long: users come and go by the million."""
+    idle = [
+        key
+        for key, allowance in books.allowances.items()
+        if not allowance.leases and allowance.ask is None and now_ms - allowance.last_debit_ms >= FORGET_CUSTOMER_MS
+    ]
+    for key in idle:
+        del books.allowances[key]
+    for name in {key[0] for key in idle} & books.customers.keys():
+        books.customers[name].paths.clear()  # they hold the counters that are gone

@@ -33,6 +33,8 @@ def record(
     ended = books.ended.get(key)
     if ended is not None:
         return repeat_or_correct(books, key, ended, said, wall_ms)
+    if books.crowded_for(call.customer):
+        return overloaded()
     customer = books.customer(call.customer)
     customer.last_used_ms = now_ms
     if customer.entitlement is None:

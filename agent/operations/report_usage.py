@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.core.answers import limit_state
 from agent.core.books import Books, Customer
 from agent.core.decide import Step
+from agent.operations.admit import CROWDED
 from protocol.decisions import LimitState
 from protocol.entitlements import Entitlement, Limit, WhenOffline, scope_value
 from protocol.local_messages import ErrorReply, Problem, Usage, UsageReport
@@ -13,6 +14,8 @@ from protocol.windows import WindowKind
 
 def report_usage(books: Books, request: Usage, now_ms: int, until_ms: int) -> UsageReport | ErrorReply | None:
     """What this agent knows; ``None`` while it waits for the first word on a customer."""
+    if books.crowded_for(request.customer):
+        return ErrorReply(error=Problem("overloaded", CROWDED), retry=True)
     customer = books.customer(request.customer)
     customer.last_used_ms = now_ms
     entitlement = customer.entitlement

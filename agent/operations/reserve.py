@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.core import answers
-from agent.core.books import Books
+from agent.core.books import RESERVATIONS_MAX, Books
 from agent.core.decide import Path, Step
 from agent.core.demand import asks_ahead
 from agent.core.reservations import Line, Reservation
@@ -24,6 +24,9 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
     if ended is not None:
         text = f"reservation {request.reservation!r} has ended already; use a new id for a new call"
         return ErrorReply(error=Problem("reservation_ended", text, "reservation"))
+    if len(books.reservations) >= RESERVATIONS_MAX:
+        text = f"{RESERVATIONS_MAX} calls are in flight on this host already; settle or release some"
+        return ErrorReply(error=Problem("overloaded", text), retry=True)
     outcome = admit(books, request.call, meters, now_ms, until_ms)
     if not isinstance(outcome, Admitted):
         return outcome
