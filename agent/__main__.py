@@ -49,6 +49,7 @@ def _run(settings: Settings) -> int:
     from agent.api.sockets import SocketTakenError
     from agent.main import run
     from agent.store.data_dir import DirectoryTakenError
+    from agent.store.identity import IdentityDamagedError
     from agent.store.journal import JournalDamagedError
     from agent.uplink import QuarantinedError
 
@@ -63,7 +64,7 @@ def _run(settings: Settings) -> int:
         return _said(
             f"this journal must not be used again ({refusal}); it has been set aside, start again", EX_TEMPFAIL
         )
-    except (sqlite3.Error, JournalDamagedError, OSError) as broken:
+    except (sqlite3.Error, JournalDamagedError, IdentityDamagedError, OSError) as broken:
         return _said(f"stopped: {broken}", EX_IOERR)
     return 0
 

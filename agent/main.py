@@ -7,6 +7,7 @@ import logging
 import resource
 import signal
 import sqlite3
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -39,6 +40,8 @@ from protocol.uplink_messages import EnrollReply, EnrollRequest
 
 DRAIN_S = 8.0
 IN_FLIGHT_S = 2.0
+OWN_FILES = 48
+"""Open files that are not callers' connections: journal, listeners, the control plane, and some to spare."""
 
 log = logging.getLogger("agent")
 
@@ -231,8 +234,8 @@ def run(settings: Settings) -> None:
         QuarantinedError: the journal has been set aside; start again.
     """
     data_dir.claim(settings.data_dir)
-    _raise_descriptor_limit(settings.connections_max + 64)
-    agent = Agent(settings, SystemClock())
+    connections_max = _connections_possible(settings.connections_max)
+    agent = Agent(replace(settings, connections_max=connections_max), SystemClock())
     try:
         trio.run(agent.run)
     except BaseExceptionGroup as group:
@@ -248,8 +251,15 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def _raise_descriptor_limit(wanted: int) -> None:
+def _connections_possible(wanted: int) -> int:
+    """How many connections this process may hold: it raises its own limit of open files as far as it is let, and keeps
+    some for the journal and for the control plane, whatever its callers open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+    needed = wanted + OWN_FILES
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    possible = max(1, min(wanted, max(soft, allowed) - OWN_FILES))
+    if possible < wanted:
+        log.warning("the limit of open files allows %d connections, not %d", possible, wanted)
+    return possible

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from protocol.ids import KEY_WORDS, is_key
 from protocol.violations import Violation
@@ -42,12 +44,14 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         Violation: a variable is missing or wrong; the message says what would be right.
     """
     url = environment.get("ALLOTMENT_CONTROL_PLANE_URL", "")
-    if not url.startswith(("http://", "https://")):
+    if not _is_url(url):
         raise Violation("ALLOTMENT_CONTROL_PLANE_URL", f"is {url!r}", "an URL such as https://allotment.example:8080")
     name = environment.get("ALLOTMENT_AGENT_NAME") or socket.gethostname()
     if not is_key(name):
         raise Violation("ALLOTMENT_AGENT_NAME", f"is {name!r}", KEY_WORDS)
     ca_file = environment.get("ALLOTMENT_CA_FILE")
+    if ca_file and not os.access(ca_file, os.R_OK):
+        raise Violation("ALLOTMENT_CA_FILE", f"is {ca_file!r}, which cannot be read", "a readable file")
     return Settings(
         control_plane_url=url.rstrip("/"),
         agent_name=name,
@@ -55,10 +59,18 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         socket_dir=Path(environment.get("ALLOTMENT_SOCKET_DIR", "/run/allotment")),
         join_token=_join_token(environment),
         http_port=_number(environment, "ALLOTMENT_HTTP_PORT", 10, 1, 65_535),
-        socket_mode=_number(environment, "ALLOTMENT_SOCKET_MODE", 8, 0, 0o777) or 0o660,
+        socket_mode=_number(environment, "ALLOTMENT_SOCKET_MODE", 8, 1, 0o777) or 0o660,
         ca_file=Path(ca_file) if ca_file else None,
         connections_max=_number(environment, "ALLOTMENT_CONNECTIONS_MAX", 10, 1, 100_000) or 16_000,
     )
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is none, a bracket that is not closed
+        return False
 
 
 def _join_token(environment: Mapping[str, str]) -> str | None:
@@ -67,7 +79,7 @@ def _join_token(environment: Mapping[str, str]) -> str | None:
         return environment.get("ALLOTMENT_JOIN_TOKEN") or None
     try:
         return Path(path).read_text().strip() or None
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise Violation("ALLOTMENT_JOIN_TOKEN_FILE", f"cannot be read: {error}", "a readable file") from None
 
 

@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 
 import httpx
 import msgspec
+import trio
 
 from protocol.codec import JsonDecoder, MsgpackDecoder, encode_json, encode_msgpack
 from protocol.uplink_messages import (
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 SYNC_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
+TRANSFER_S = 45.0
+"""Beyond the wait for the next bytes, what a whole answer may take: one that drips is not waited for for ever."""
 WATCH_WAIT_MS = 45_000
 REPLY_BYTES_MAX = 32 * 1024 * 1024
 
@@ -55,7 +58,6 @@ class Uplink:
         self._client = httpx.AsyncClient(
             base_url=url,
             verify=str(ca_file) if ca_file else True,
-            timeout=httpx.Timeout(SYNC_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             headers={"user-agent": "allotment-agent"},
             transport=transport,
             trust_env=False,
@@ -83,8 +85,7 @@ class Uplink:
     async def watch(self, cursor: int) -> WatchReply:
         """Wait until something may have changed since ``cursor``, or for a while."""
         path = f"{WATCH_PATH}?cursor={cursor}&wait_ms={WATCH_WAIT_MS}"
-        timeout = httpx.Timeout(WATCH_WAIT_MS / 1_000 + SYNC_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        return _read(_watch_reply, await self._send("GET", path, None, {}, timeout))
+        return _read(_watch_reply, await self._send("GET", path, None, {}, WATCH_WAIT_MS / 1_000 + SYNC_TIMEOUT_S))
 
     async def _send(
         self,
@@ -92,18 +93,21 @@ class Uplink:
         path: str,
         body: bytes | None,
         headers: Mapping[str, str],
-        timeout: httpx.Timeout | None = None,
+        wait_s: float = SYNC_TIMEOUT_S,
     ) -> bytes:
         headers = {**headers, **({"authorization": f"Bearer {self.token}"} if self.token else {})}
         request = self._client.build_request(
-            method, path, content=body, headers=headers, timeout=timeout or self._client.timeout
+            method, path, content=body, headers=headers, timeout=httpx.Timeout(wait_s, connect=CONNECT_TIMEOUT_S)
         )
         try:
-            answer = await self._client.send(request, stream=True)
-            try:
-                return await _body_of(answer)
-            finally:
-                await answer.aclose()
+            with trio.fail_after(wait_s + TRANSFER_S):
+                answer = await self._client.send(request, stream=True)
+                try:
+                    return await _body_of(answer)
+                finally:
+                    await answer.aclose()
+        except trio.TooSlowError:
+            raise UplinkDownError("the answer came too slowly to be waited for") from None
         except httpx.HTTPError as error:
             raise UplinkDownError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
 

@@ -52,10 +52,18 @@ def listen_unix(path: Path, mode: int) -> socket.socket:
 
 
 def listen_loopback(port: int) -> socket.socket:
-    """A listening TCP socket that only this machine can reach."""
+    """A listening TCP socket that only this machine can reach.
+
+    Raises:
+        SocketTakenError: somebody listens on that port.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", port))
+    try:
+        sock.bind(("127.0.0.1", port))
+    except OSError as error:
+        sock.close()
+        raise SocketTakenError(f"port {port} cannot be had ({error}); choose another ALLOTMENT_HTTP_PORT") from None
     sock.listen(BACKLOG)
     return sock
 
@@ -68,5 +76,5 @@ def _answers(path: Path) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except OSError:
-            return False
+            return True  # too busy to take us, or not for us: somebody is there
         return True

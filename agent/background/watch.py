@@ -28,6 +28,7 @@ async def watch(books: Books, uplink: Uplink, syncer: Syncer, clock: SystemClock
             cursor = await _watch_once(books, uplink, syncer, clock, cursor)
         except UplinkRefusedError as refusal:
             log.warning("not allowed to watch: %s", refusal)
+            syncer.wake.set()  # what we may still do is settled there, and at once
             await trio.sleep(REFUSED_RETRY_S)
 
 
