@@ -98,9 +98,12 @@ def _tell_entitlements(exchange: Exchange) -> None:
             exchange.answer.unknown_customers.append(named.customer)
         elif entitlement.version > named.version:
             exchange.answer.entitlements.append(entitlement)
-            newer.add(named.customer)
-    for row in leases.alive_of_customers(exchange.connection, exchange.agent, newer):
-        exchange.rows[row.lease] = row
+            if named.version:
+                newer.add(named.customer)
+    if newer:
+        for row in leases.alive_in_journal(exchange.connection, exchange.agent, exchange.request.journal):
+            if row.customer in newer:
+                exchange.rows[row.lease] = row
 
 
 def _check(request: SyncRequest) -> None:

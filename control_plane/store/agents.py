@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, insert, select, update
 
 from control_plane.store.tables import agents, incarnations, subscriptions
 from control_plane.store.tables import customers as customers_table
@@ -53,13 +54,7 @@ def hold_customers(connection: Connection, names: set[str]) -> None:
     if connection.dialect.name != "postgresql":
         return
     ordered = sorted(names)
-    table = wanted(connection, (customers_table.c.customer,))
-    query = (
-        select(customers_table.c.customer)
-        .select_from(table.join(customers_table, customers_table.c.customer == table.c.customer))
-        .order_by(customers_table.c.customer)
-        .with_for_update(read=True, of=customers_table)
-    )
+    query = _hold(connection.dialect.name)
     for start in range(0, len(ordered), CHUNK):
         connection.execute(query, as_rows([(name,) for name in ordered[start : start + CHUNK]])).all()
 
@@ -67,14 +62,30 @@ def hold_customers(connection: Connection, names: set[str]) -> None:
 def anchors(connection: Connection, names: set[str]) -> dict[str, int]:
     """Where the billing periods of customers begin; those without a subscription are left out."""
     ordered = sorted(names)
-    table = wanted(connection, (subscriptions.c.customer,))
-    same = subscriptions.c.customer == table.c.customer
-    query = select(subscriptions.c.customer, subscriptions.c.anchor_ms).select_from(table.join(subscriptions, same))
+    query = _anchors(connection.dialect.name)
     found: dict[str, int] = {}
     for start in range(0, len(ordered), CHUNK):
         rows = connection.execute(query, as_rows([(name,) for name in ordered[start : start + CHUNK]]))
         found.update((row.customer, row.anchor_ms) for row in rows)
     return found
+
+
+@cache
+def _hold(dialect: str) -> Select[Any]:
+    table = wanted(dialect, (customers_table.c.customer,))
+    return (
+        select(customers_table.c.customer)
+        .select_from(table.join(customers_table, customers_table.c.customer == table.c.customer))
+        .order_by(customers_table.c.customer)
+        .with_for_update(read=True, of=customers_table)
+    )
+
+
+@cache
+def _anchors(dialect: str) -> Select[Any]:
+    table = wanted(dialect, (subscriptions.c.customer,))
+    same = subscriptions.c.customer == table.c.customer
+    return select(subscriptions.c.customer, subscriptions.c.anchor_ms).select_from(table.join(subscriptions, same))
 
 
 def starts(connection: Connection, agent: str, journal: str) -> dict[int, Incarnation]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, select, update
+from sqlalchemy import Connection, Select, Update, and_, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -41,11 +42,7 @@ class Row(NamedTuple):
 def find(connection: Connection, keys: Iterable[Key], *, lock: bool = False) -> Iterator[Row]:
     """The rows that exist, in order of key; with ``lock``, held until the transaction ends."""
     ordered = sorted(set(keys))
-    table = wanted(connection, _KEY)
-    same = and_(*(col == table.c[col.name] for col in _KEY))
-    query = select(allowances).select_from(table.join(allowances, same)).order_by(*_KEY)
-    if lock:
-        query = query.with_for_update(of=allowances)
+    query = _find(connection.dialect.name, lock=lock)
     for start in range(0, len(ordered), CHUNK):
         for row in connection.execute(query, as_rows(ordered[start : start + CHUNK])):
             yield _row(tuple(row))
@@ -56,19 +53,15 @@ def add_missing(connection: Connection, rows: Sequence[Row]) -> set[Key]:
     if not rows:
         return set()
     ordered = sorted(rows, key=lambda row: row.key)
-    return {Key(*row) for row in connection.execute(_insert(connection), [_values(row) for row in ordered])}
+    return {
+        Key(*row) for row in connection.execute(_insert(connection.dialect.name), [_values(row) for row in ordered])
+    }
 
 
 def save(connection: Connection, rows: Sequence[Row]) -> None:
     """Write back rows that this transaction has locked."""
-    if not rows:
-        return
-    statement = (
-        update(allowances)
-        .where(and_(*(col == bindparam(f"k_{col.name}") for col in _KEY)))
-        .values({name: bindparam(f"v_{name}") for name in ("posted", "direct", "outstanding", "recalled_at_ms")})
-    )
-    connection.execute(statement, [_saved(row) for row in rows])
+    if rows:
+        connection.execute(_update(), [_saved(row) for row in rows])
 
 
 def all_rows(connection: Connection) -> Iterator[Row]:
@@ -77,13 +70,31 @@ def all_rows(connection: Connection) -> Iterator[Row]:
         yield _row(tuple(row))
 
 
+@cache
+def _find(dialect: str, *, lock: bool) -> Select[Any]:
+    table = wanted(dialect, _KEY)
+    same = and_(*(col == table.c[col.name] for col in _KEY))
+    query = select(allowances).select_from(table.join(allowances, same)).order_by(*_KEY)
+    return query.with_for_update(of=allowances) if lock else query
+
+
+@cache
+def _update() -> Update:
+    return (
+        update(allowances)
+        .where(and_(*(col == bindparam(f"k_{col.name}") for col in _KEY)))
+        .values({name: bindparam(f"v_{name}") for name in ("posted", "direct", "outstanding", "recalled_at_ms")})
+    )
+
+
 def _row(row: tuple[object, ...]) -> Row:
     customer, counter, whose, start, end, posted, direct, outstanding, recalled = row
     return Row(Key(customer, counter, whose, start), end, posted, direct, outstanding, recalled)  # type: ignore[arg-type]
 
 
-def _insert(connection: Connection) -> ReturningInsert[Any]:
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+@cache
+def _insert(dialect: str) -> ReturningInsert[Any]:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return make(allowances).on_conflict_do_nothing(index_elements=_KEY).returning(*_KEY)
 
 

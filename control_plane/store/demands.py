@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Insert, and_, bindparam, delete, select
+from sqlalchemy import Connection, Insert, Select, and_, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from control_plane.store.tables import demands
@@ -34,18 +35,13 @@ def note(connection: Connection, rows: Mapping[Place, Demand], now_ms: int) -> N
     """Remember what an agent has just asked for."""
     if rows:
         values = [{**place._asdict(), **row._asdict(), "seen_at_ms": now_ms} for place, row in sorted(rows.items())]
-        connection.execute(_upsert(connection), values)
+        connection.execute(_upsert(connection.dialect.name), values)
 
 
 def lately(connection: Connection, places: Iterable[Place], since_ms: int) -> dict[Place, Sequence[Demand]]:
     """Who has asked of these allowances since then."""
     ordered = sorted(set(places))
-    table = wanted(connection, _PLACE)
-    query = (
-        select(*_PLACE, demands.c.agent, demands.c.demand_per_min, demands.c.typical)
-        .select_from(table.join(demands, and_(*(col == table.c[col.name] for col in _PLACE))))
-        .where(demands.c.seen_at_ms >= bindparam("since_ms"))
-    )
+    query = _lately(connection.dialect.name)
     found: dict[Place, list[Demand]] = {}
     for start in range(0, len(ordered), CHUNK):
         parameters: dict[str, str | int] = {**as_rows(ordered[start : start + CHUNK]), "since_ms": since_ms}
@@ -54,13 +50,24 @@ def lately(connection: Connection, places: Iterable[Place], since_ms: int) -> di
     return dict(found)
 
 
+@cache
+def _lately(dialect: str) -> Select[Any]:
+    table = wanted(dialect, _PLACE)
+    return (
+        select(*_PLACE, demands.c.agent, demands.c.demand_per_min, demands.c.typical)
+        .select_from(table.join(demands, and_(*(col == table.c[col.name] for col in _PLACE))))
+        .where(demands.c.seen_at_ms >= bindparam("since_ms"))
+    )
+
+
 def prune(connection: Connection, before_ms: int) -> int:
     """Forget demands last seen before then."""
     return connection.execute(delete(demands).where(demands.c.seen_at_ms < before_ms)).rowcount
 
 
-def _upsert(connection: Connection) -> Insert:
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+@cache
+def _upsert(dialect: str) -> Insert:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = make(demands)
     news = {name: statement.excluded[name] for name in ("demand_per_min", "typical", "seen_at_ms")}
     return statement.on_conflict_do_update(index_elements=[*_PLACE, demands.c.agent], set_=news)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, insert, select
@@ -51,7 +52,7 @@ def add_new(connection: Connection, rows: Sequence[Row]) -> set[tuple[str, str]]
     Rows go in in order of identity, so that two transactions that bring the same events never wait for each other.
     """
     ordered = sorted(rows, key=lambda row: (row.customer, row.event))
-    statement = _insert(connection)
+    statement = _insert(connection.dialect.name)
     added: set[tuple[str, str]] = set()
     for start in range(0, len(ordered), _INSERT_CHUNK):
         chunk = [row._asdict() for row in ordered[start : start + _INSERT_CHUNK]]
@@ -62,7 +63,7 @@ def add_new(connection: Connection, rows: Sequence[Row]) -> set[tuple[str, str]]
 def digests(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
     """Digests of accepted events by (customer, event)."""
     ordered = sorted(set(names))
-    table = wanted(connection, (events.c.customer, events.c.event))
+    table = wanted(connection.dialect.name, (events.c.customer, events.c.event))
     same = and_(events.c.customer == table.c.customer, events.c.event == table.c.event)
     query = select(events.c.customer, events.c.event, events.c.digest).select_from(table.join(events, same))
     found = {}
@@ -85,7 +86,8 @@ def bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
         yield row.customer, bytes(row.body)
 
 
-def _insert(connection: Connection) -> ReturningInsert[Any]:
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+@cache
+def _insert(dialect: str) -> ReturningInsert[Any]:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     identity = [events.c.customer, events.c.event]
     return make(events).on_conflict_do_nothing(index_elements=identity).returning(*identity)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, bindparam, case, func, insert, select, true, update
+from sqlalchemy import Connection, Select, Update, and_, bindparam, case, func, insert, select, true, update
 
 from control_plane.store.allowances import Key
 from control_plane.store.tables import allowances, leases
@@ -70,36 +71,23 @@ NOTHING_USED = Used(0, 0, 0, 0, central=False)
 def of_agent(connection: Connection, agent: str, names: Iterable[str]) -> Iterator[Row]:
     """Leases of an agent by id, whatever their status."""
     ordered = sorted(set(names))
-    table = wanted(connection, (leases.c.lease,))
-    query = select(leases).select_from(table.join(leases, leases.c.lease == table.c.lease))
-    query = query.where(leases.c.agent == bindparam("agent"))
+    # Joined by both: with the agent as a constant, SQLite would rather read all leases that the agent ever had.
+    query = _joined(connection.dialect.name, "agent", "lease")
     for start in range(0, len(ordered), CHUNK):
-        parameters = as_rows([(name,) for name in ordered[start : start + CHUNK]])
-        yield from _rows(connection, query, {**parameters, "agent": agent})
+        yield from _rows(connection, query, as_rows([(agent, name) for name in ordered[start : start + CHUNK]]))
 
 
 def by_name(connection: Connection, names: Iterable[tuple[str, str]]) -> Iterator[Row]:
     """Leases by (customer, lease), whoever holds them."""
     ordered = sorted(set(names))
-    table = wanted(connection, (leases.c.customer, leases.c.lease))
-    same = and_(leases.c.customer == table.c.customer, leases.c.lease == table.c.lease)
-    query = select(leases).select_from(table.join(leases, same))
+    query = _joined(connection.dialect.name, "customer", "lease")
     for start in range(0, len(ordered), CHUNK):
         yield from _rows(connection, query, as_rows(ordered[start : start + CHUNK]))
 
 
 def taken_by_others(connection: Connection, agent: str, names: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Which of these (customer, lease) are leases of another agent."""
-    table = wanted(connection, (leases.c.customer, leases.c.lease))
-    same = and_(leases.c.customer == table.c.customer, leases.c.lease == table.c.lease)
-    query = select(leases.c.customer, leases.c.lease).select_from(table.join(leases, same))
-    query = query.where(leases.c.agent != bindparam("agent"))
-    ordered = sorted(set(names))
-    taken: set[tuple[str, str]] = set()
-    for start in range(0, len(ordered), CHUNK):
-        found = connection.execute(query, {**as_rows(ordered[start : start + CHUNK]), "agent": agent})
-        taken |= {(row.customer, row.lease) for row in found}
-    return taken
+    return {(row.customer, row.lease) for row in by_name(connection, names) if row.agent != agent}
 
 
 def alive_in_journal(connection: Connection, agent: str, journal: str) -> list[Row]:
@@ -114,17 +102,6 @@ def alive_in_other_journals(connection: Connection, agent: str, journal: str) ->
     return list(_rows(connection, select(leases).where(others, leases.c.status.in_(ALIVE)), {}))
 
 
-def alive_of_customers(connection: Connection, agent: str, customers: Iterable[str]) -> Iterator[Row]:
-    """Every lease of these customers that an agent holds."""
-    ordered = sorted(set(customers))
-    table = wanted(connection, (leases.c.customer,))
-    query = select(leases).select_from(table.join(leases, leases.c.customer == table.c.customer))
-    query = query.where(leases.c.agent == bindparam("agent"), leases.c.status.in_(ALIVE))
-    for start in range(0, len(ordered), CHUNK):
-        parameters = as_rows([(name,) for name in ordered[start : start + CHUNK]])
-        yield from _rows(connection, query, {**parameters, "agent": agent})
-
-
 def alive_in_allowance(connection: Connection, key: Key) -> list[Row]:
     """Every lease of an allowance that is not closed."""
     same = and_(*(col == value for col, value in zip(_ALLOWANCE, key, strict=True)))
@@ -134,15 +111,7 @@ def alive_in_allowance(connection: Connection, key: Key) -> list[Row]:
 def used(connection: Connection, keys: Iterable[Key], agent: str) -> dict[Key, Used]:
     """What is used on the leases of allowances that are not closed; allowances without any are left out."""
     ordered = sorted(set(keys))
-    table = wanted(connection, _ALLOWANCE)
-    here = case((leases.c.agent == bindparam("agent"), leases.c.settled), else_=0)
-    sums = [func.sum(column) for column in (leases.c.settled, leases.c.in_flight, leases.c.unreported, here)]
-    query = (
-        select(*_ALLOWANCE, *sums, func.max(case((leases.c.central == true(), 1), else_=0)))
-        .select_from(table.join(leases, and_(*(col == table.c[col.name] for col in _ALLOWANCE))))
-        .where(leases.c.status.in_(ALIVE))
-        .group_by(*_ALLOWANCE)
-    )
+    query = _used(connection.dialect.name)
     found = {}
     for start in range(0, len(ordered), CHUNK):
         parameters = {**as_rows(ordered[start : start + CHUNK]), "agent": agent}
@@ -183,18 +152,42 @@ def save(connection: Connection, rows: Sequence[Row]) -> None:
     """Write back what changes in a lease. The rows' allowances must be locked."""
     if not rows:
         return
-    statement = (
-        update(leases)
-        .where(leases.c.customer == bindparam("k_customer"), leases.c.lease == bindparam("k_lease"))
-        .values({name: bindparam(f"v_{name}") for name in _CHANGING})
-    )
-    connection.execute(statement, [_saved(row) for row in rows])
+    connection.execute(_update(), [_saved(row) for row in rows])
 
 
 def sums(connection: Connection) -> dict[Key, int]:
     """Sum of the caps of leases that are not closed, by allowance, for the audit."""
     query = select(*_ALLOWANCE, func.sum(leases.c.cap)).where(leases.c.status.in_(ALIVE)).group_by(*_ALLOWANCE)
     return {Key(*row[:4]): int(row[4]) for row in connection.execute(query)}
+
+
+@cache
+def _joined(dialect: str, *names: str) -> Select[Any]:
+    columns = [leases.c[name] for name in names]
+    table = wanted(dialect, columns)
+    return select(leases).select_from(table.join(leases, and_(*(col == table.c[col.name] for col in columns))))
+
+
+@cache
+def _used(dialect: str) -> Select[Any]:
+    table = wanted(dialect, _ALLOWANCE)
+    here = case((leases.c.agent == bindparam("agent"), leases.c.settled), else_=0)
+    sums = [func.sum(column) for column in (leases.c.settled, leases.c.in_flight, leases.c.unreported, here)]
+    return (
+        select(*_ALLOWANCE, *sums, func.max(case((leases.c.central == true(), 1), else_=0)))
+        .select_from(table.join(leases, and_(*(col == table.c[col.name] for col in _ALLOWANCE))))
+        .where(leases.c.status.in_(ALIVE))
+        .group_by(*_ALLOWANCE)
+    )
+
+
+@cache
+def _update() -> Update:
+    return (
+        update(leases)
+        .where(leases.c.customer == bindparam("k_customer"), leases.c.lease == bindparam("k_lease"))
+        .values({name: bindparam(f"v_{name}") for name in _CHANGING})
+    )
 
 
 def _rows(connection: Connection, query: Select[Any], parameters: dict[str, str]) -> Iterator[Row]:

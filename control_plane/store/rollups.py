@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Insert, case, exists, func, select
@@ -41,7 +42,7 @@ def add(connection: Connection, more: Mapping[Key, Sum]) -> None:
         {**key._asdict(), "quantity": max(-SUM_MAX, min(SUM_MAX, total.quantity)), "events": total.events}
         for key, total in sorted(more.items())
     ]
-    connection.execute(_upsert(connection), rows)
+    connection.execute(_upsert(connection.dialect.name), rows)
 
 
 def customers_with_any(connection: Connection, names: Iterable[str]) -> set[str]:
@@ -91,8 +92,9 @@ def totals(connection: Connection) -> dict[tuple[str, str], int]:
     return {(row[0], row[1]): int(row[2]) for row in connection.execute(query)}
 
 
-def _upsert(connection: Connection) -> Insert:
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+@cache
+def _upsert(dialect: str) -> Insert:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = make(rollups)
     total = rollups.c.quantity + statement.excluded.quantity
     bounded = case((total > SUM_MAX, SUM_MAX), (total < -SUM_MAX, -SUM_MAX), else_=total)

@@ -1,7 +1,8 @@
 """Many keys in one statement: a list of rows as one JSON parameter, joined like a table.
 
 Neither database can use an index for ``(a, b, c) IN (...)`` as well as for a join, and one parameter keeps the
-statement the same (and so prepared) however many keys are looked for.
+statement the same (and so prepared) however many keys are looked for. Statements are built once a process: building
+one costs more than running it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import CTE, BigInteger, Column, Connection, String, bindparam, column, text
+from sqlalchemy import CTE, BigInteger, Column, String, bindparam, column, text
 
 CHUNK = 2_000
 """Keys in one statement."""
@@ -18,14 +19,12 @@ CHUNK = 2_000
 NAME = "wanted"
 
 
-def wanted(connection: Connection, columns: Sequence[Column[Any]]) -> CTE:
+def wanted(dialect: str, columns: Sequence[Column[Any]]) -> CTE:
     """A table expression with the given columns, whose rows are the parameter ``wanted`` (see :func:`as_rows`)."""
-    parts = [_part(connection.dialect.name, at, col) for at, col in enumerate(columns)]
-    source = (
-        "jsonb_array_elements(CAST(:wanted AS jsonb)) AS item(value)"
-        if connection.dialect.name == "postgresql"
-        else "json_each(:wanted)"
-    )
+    parts = [_part(dialect, at, col) for at, col in enumerate(columns)]
+    source = "json_each(:wanted)"
+    if dialect == "postgresql":
+        source = "jsonb_array_elements(CAST(:wanted AS jsonb)) AS item(value)"
     query = text(f"SELECT {', '.join(parts)} FROM {source}").bindparams(bindparam(NAME, type_=String))  # noqa: S608
     kinds: list[Any] = [column(col.name, BigInteger() if _is_number(col) else String()) for col in columns]
     return query.columns(*kinds).cte(NAME)
