@@ -22,7 +22,8 @@ class Audit:
 
     Attributes:
         settled, ledger: by meter: what callers were told is recorded, and what the ledger holds.
-        overspend: by how much limits were passed, over all customers and limits, counted from the callers' own words.
+        overspend: by how much limits were passed, over all customers and limits: by the control plane's own count, and
+            by the callers' words (of calls that began and were decided inside the present window).
         lost: settles acknowledged to a caller that the ledger does not hold as told.
         duplicated: events of one call beyond the first, and events of calls that no caller settled.
         remaining: by customer and limit, for limits kept once a customer.
@@ -101,9 +102,11 @@ def _limits(found: Audit, customer: str, settled: list[Told], balances: list[dic
         used = sum(
             (one.settled or {}).get(balance["meter"], 0)
             for one in settled
-            if start_ms <= one.settled_at_ms < end_ms
+            if start_ms <= one.asked_at_ms
+            and one.decided_at_ms < end_ms
             and (balance["scope"] != "user" or one.call.user == balance["scope_value"])
         )
+        used = max(used, balance["used"])
         if used > balance["ceiling"]:
             found.overspend += used - balance["ceiling"]
             found.findings.append(f"{customer} {balance['limit']}: used {used} of {balance['ceiling']}")

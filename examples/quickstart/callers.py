@@ -26,7 +26,7 @@ class Told:
 
     Attributes:
         verdict: of the reserve. settled: what was acknowledged as recorded, by meter.
-        decided_s: how long the decision took; ``asked_at`` and ``ended_at`` on the clock of this process.
+        asked_at_ms, decided_at_ms: wall clock; ``asked_at``, ``ended_at``, ``decided_s``: seconds on this process's.
         unanswered: why there is no answer, where the agent could not be reached in time.
     """
 
@@ -34,7 +34,8 @@ class Told:
     reservation: str
     asked_at: float
     ended_at: float = 0.0
-    settled_at_ms: int = 0
+    asked_at_ms: int = 0
+    decided_at_ms: int = 0
     verdict: str = ""
     limiting: str = ""
     decided_s: float = 0.0
@@ -90,6 +91,7 @@ class Callers:
     def _one(self, client: allotment.Client, told: Told) -> None:
         call = told.call
         held = min(call.output_tokens, FIRST_SLICE)
+        told.asked_at_ms = time.time_ns() // 1_000_000
         decision = client.reserve(
             call.customer,
             "chat",
@@ -99,6 +101,7 @@ class Callers:
             amounts={"input_tokens": call.input_tokens, "output_tokens": held},
         )
         told.decided_s = time.perf_counter() - told.asked_at
+        told.decided_at_ms = time.time_ns() // 1_000_000
         told.verdict, told.limiting = decision.decision, decision.limiting or ""
         if not decision.allowed:
             return
@@ -111,7 +114,6 @@ class Callers:
             call=allotment.Call(call.customer, "chat", user=call.user, model="example-1"),
         )
         told.settled, told.duplicate = dict(recorded.amounts), recorded.duplicate
-        told.settled_at_ms = time.time_ns() // 1_000_000
 
     def _write(self, client: allotment.Client, told: Told, held: int) -> int:
         """The model writes: a stream that asks for its next slice before it goes on, and is cut where there is none."""

