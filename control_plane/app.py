@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 
@@ -25,19 +26,30 @@ from control_plane.clock import Clock
 from control_plane.operations.watch_changes import ChangeFeed
 from control_plane.store.database import Database
 
+_logger = logging.getLogger("allotment.app")
+
 
 def create_app(database: Database, clock: Clock) -> Litestar:
     """The application; the caller migrates the database before it serves, and disposes of it after."""
     feed = ChangeFeed()
 
     @contextlib.asynccontextmanager
-    async def background(_: Litestar) -> AsyncIterator[None]:
+    async def background(app: Litestar) -> AsyncIterator[None]:
+        async def run() -> None:
+            try:
+                await run_background(database, clock, feed)
+            except Exception:
+                # Leases would not expire and watches not wake: /healthz says so, and whoever watches it restarts us.
+                _logger.exception("the background has failed")
+                app.state.healthy = False
+
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run_background, database, clock, feed)
+            tasks.start_soon(run)
             yield
             tasks.cancel_scope.cancel()
 
-    state = {"database": database, "clock": clock, "feed": feed, "doorkeeper": Doorkeeper(database, clock)}
+    state = State({"database": database, "clock": clock, "feed": feed, "healthy": True})
+    state.doorkeeper = Doorkeeper(database, clock)
     return Litestar(
         # In one router: Litestar 2.25 wraps a handler in a thread twice when its path is registered piece by piece.
         route_handlers=[Router("/", route_handlers=ALL_HANDLERS)],
@@ -48,7 +60,7 @@ def create_app(database: Database, clock: Clock) -> Litestar:
         lifespan=[background],
         openapi_config=openapi_config(_version()),
         request_max_body_size=BODY_BYTES_MAX,
-        state=State(state),
+        state=state,
         logging_config=None,
     )
 

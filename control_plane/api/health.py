@@ -14,8 +14,10 @@ from control_plane.store.database import DatabaseUnavailable
 
 
 @get("/healthz", opt=EVERYBODY, tags=["health"], security=[{}])
-async def healthz() -> dict[str, str]:
-    """The program runs and answers."""
+async def healthz(request: Request[Any, Any, Any]) -> dict[str, str] | Response[Problem]:
+    """The program runs, answers, and does what it must do without being asked."""
+    if not request.app.state.healthy:
+        return problem(503, "background_failed", "What is done without being asked is done no longer: restart me.")
     return {"status": "ok"}
 
 

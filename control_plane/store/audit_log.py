@@ -12,7 +12,7 @@ from control_plane.store.tables import audit_log
 
 
 class AuditRow(NamedTuple):
-    """One change. ``actor`` is a token's public half, or a word in parentheses for what no token did."""
+    """One change. ``actor`` is a token's public half, or ``operator`` for what a command or a setting did."""
 
     entry: int
     at_ms: int

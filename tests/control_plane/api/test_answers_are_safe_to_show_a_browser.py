@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import Any
 
 import pytest
@@ -72,6 +73,19 @@ def test_readiness_says_whether_the_database_has_the_schema(client: Any, tmp_pat
         assert other.get("/healthz").status_code == 200
         assert other.get("/readyz").json()["code"] == "schema_not_current"
     empty.dispose()
+
+
+def test_a_background_that_has_failed_is_said_by_the_health_route(
+    postgresql_server: str, clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    without_schema = Database(postgresql_server)
+    with TestClient(_app(without_schema, clock)) as client:
+        deadline = time.monotonic() + 10
+        while client.get("/healthz").status_code == 200:
+            assert time.monotonic() < deadline
+        assert client.get("/healthz").json()["code"] == "background_failed"
+    without_schema.dispose()
+    assert "the background has failed" in caplog.text
 
 
 def test_a_database_that_can_not_be_reached_is_503_and_try_again(clock: Any) -> None:
