@@ -98,6 +98,8 @@ def _replay(console: Console, fleet: Fleet, callers: Callers, calls: list[worklo
         callers.finish()
         progress.update(bar, completed=callers.tally.total(), tally=_tally(callers))
     villain.join()
+    if "away_s" not in outage:
+        sys.exit(outage.get("trouble", "the agent that was killed did not come back"))
     return outage
 
 
@@ -111,7 +113,11 @@ def _kill_and_restart(fleet: Fleet, outage: dict[str, Any]) -> None:
     fleet.kill_agent(outage["agent"])
     time.sleep(AWAY_S)
     fleet.start_agent(outage["agent"])
-    fleet.wait_for_agent(outage["agent"])
+    try:
+        fleet.wait_for_agent(outage["agent"])
+    except SystemExit as trouble:
+        outage["trouble"] = str(trouble)
+        return
     outage["back_at"] = time.perf_counter()
     outage["away_s"] = outage["back_at"] - outage["killed_at"]
 
