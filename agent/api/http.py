@@ -77,8 +77,8 @@ class HttpDoor:
         self._answers: deque[bytes | int] = deque()  # an int is the number of a request that still waits
         self._done: list[bytes] = []
         self._begin()
-        self._in_head = False
-        self._head_fed = 0
+        self._seen = 0
+        self._silent_bytes = 0
         self.heard = 0
         self.partial = False
         self._ending = False
@@ -102,7 +102,7 @@ class HttpDoor:
         """Take what arrived; give back the responses that are ready, in order."""
         if self._ending:
             return self._ready_answers()
-        head = self.heard if self._in_head else -1
+        seen = self._seen
         try:
             self._parser.feed_data(chunk)
         except httptools.HttpParserUpgrade:
@@ -110,22 +110,18 @@ class HttpDoor:
         except httptools.HttpParserError as error:
             if not self._ending:
                 self._fail("invalid_request", f"this is not HTTP/1.1: {error}")
-        if self._in_head and head == self.heard:
-            self._bound_head(len(chunk))
-        return self._ready_answers()
-
-    def _bound_head(self, fed: int) -> None:
-        """The parser keeps the whole of a header before it shows it: bound what it is fed, too."""
-        self._head_fed += fed
-        if self._head_fed > HEAD_BYTES_MAX and not self._ending:
+        # The parser keeps the whole of a header or a trailer before it shows it: bound what it takes without a word.
+        self._silent_bytes = self._silent_bytes + len(chunk) if self._seen == seen else 0
+        if self._silent_bytes > 2 * HEAD_BYTES_MAX and not self._ending:
             self._fail("head_too_large", HEAD_TOO_LARGE)
+        return self._ready_answers()
 
     # What httptools calls while it reads.
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._begin()
-        self._in_head, self._head_fed = True, 0
+        self._seen += 1
         self.partial = True
 
     def on_url(self, url: bytes) -> None:
@@ -148,7 +144,7 @@ class HttpDoor:
 
     def on_headers_complete(self) -> None:
         """The head is whole: a body that is too large need not even be sent, and one that waits for a word may come."""
-        self._in_head = False
+        self._seen += 1
         if self._body_said > BODY_BYTES_MAX:
             self._fail("body_too_large", BODY_TOO_LARGE)
             raise ValueError("body too large")
@@ -160,11 +156,13 @@ class HttpDoor:
         if len(self._body) + len(data) > BODY_BYTES_MAX:
             self._fail("body_too_large", BODY_TOO_LARGE)
             raise ValueError("body too large")
+        self._seen += 1
         self._body += data
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         self.partial = False
+        self._seen += 1
         if self._ending:
             return
         self.heard += 1
@@ -187,6 +185,7 @@ class HttpDoor:
         self._ending = close
 
     def _count_head(self, size: int) -> None:
+        self._seen += 1
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES_MAX:
             self._fail("head_too_large", HEAD_TOO_LARGE)
