@@ -57,7 +57,7 @@ class Agent:
         self._ballast = ballast_store.Ballast(settings.data_dir)
         self._ballast.take_up()
         self._uplink = Uplink(settings.control_plane_url, settings.ca_file)
-        self._writer = Writer(self.books, self._journal, self._outbox, self._ballast, clock.wall_ms)
+        self._writer = Writer(self.books, self._journal, self._outbox, self._ballast, clock)
         self._syncer = Syncer(self.books, self._journal, self._outbox, self._writer, self._uplink, clock)
         self._listeners = Listeners(clock.monotonic_ms, settings.connections_max)
         self.books.wake_writer = self._writer.wake.set
@@ -80,6 +80,7 @@ class Agent:
             nursery.start_soon(tick, self.books, self._clock, self._listeners.sweep, self._ballast)
             nursery.start_soon(self._talk)
             gc.collect()
+            gc.set_threshold(20_000, 20, 50)
             gc.freeze()  # what is here now stays; a full collection over it would stall calls for tens of milliseconds
             log.info(
                 "serving on %s (journal %s, boot %d)", self._settings.socket_dir, self.books.journal, self.books.boot

@@ -24,7 +24,7 @@ MSGPACK = "application/msgpack"
 SYNC_BYTES_MAX = 8 * 1024 * 1024
 ASKS_MAX = 2_000
 LEASES_MAX = 20_000
-BATCHES_MAX = 64
+BATCHES_MAX = 512
 WATCH_WAIT_MS_MAX = 50_000
 
 Secret = Annotated[str, msgspec.Meta(min_length=8, max_length=200)]

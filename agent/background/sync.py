@@ -23,10 +23,12 @@ from protocol.events import EventBatch
 from protocol.uplink_messages import BATCHES_MAX
 
 GAP_S = 0.25
-"""Between exchanges that only carry news; an ask goes at once."""
+"""How long news waits for more news; an ask goes at once, and so does the rest of a backlog."""
 HEARTBEAT_S = 60.0
 REFUSED_RETRY_S = 30.0
-BATCH_BYTES_A_SYNC = 4 * 1024 * 1024
+BATCH_BYTES_A_SYNC = 512 * 1024
+BATCH_BYTES_BESIDE_ASKS = 32 * 1024
+"""Of events: an ask must not wait until the control plane has taken in a long history."""
 WAIT_MAX_S = 5.0
 
 log = logging.getLogger("agent.sync")
@@ -45,6 +47,7 @@ class Syncer:
         self._uplink = uplink
         self._clock = clock
         self._snapshot = True
+        self._backlog = False
         self._exchanging = trio.Lock()
         self.wake = Wake()
         self.state = "connecting"
@@ -59,9 +62,7 @@ class Syncer:
         """
         self.wake.set()
         while True:
-            await self.wake.wait_at_most(HEARTBEAT_S)
-            if not self._urgent:
-                await self._gather_news()
+            await self._until_there_is_something_to_say()
             try:
                 await self._exchange_until_heard()
             except UplinkRefusedError as refusal:
@@ -88,10 +89,14 @@ class Syncer:
         books = self._books
         return bool(books.asking or books.look_again or books.report_all)
 
-    async def _gather_news(self) -> None:
-        with trio.move_on_after(GAP_S):
-            while not self._urgent:
-                await self.wake.wait()
+    async def _until_there_is_something_to_say(self) -> None:
+        """An ask ends the wait at once; news after a moment; a backlog is not waited for; silence ends in a minute."""
+        if self._backlog:
+            return
+        for _ in range(int(HEARTBEAT_S / GAP_S)):
+            await self.wake.wait_at_most(GAP_S)
+            if self._urgent or self._books.news:
+                return
 
     async def _exchange_until_heard(self) -> None:
         """Repeat with growing, jittered pauses; each try carries what is true by then."""
@@ -113,6 +118,7 @@ class Syncer:
 
     async def _exchange(self, *, stopping: bool) -> None:
         books = self._books
+        books.news = False
         batches = await self._next_batches()
         asked_at_ms = self._clock.monotonic_ms()
         request = compose_sync(books, batches, asked_at_ms, snapshot=self._snapshot, stopping=stopping)
@@ -138,11 +144,13 @@ class Syncer:
             )
         adopt_sync(books, request, reply, asked_at_ms, self._clock.monotonic_ms())
         books.send_answers()
-        if self._outbox.events or self._urgent:
+        self._backlog = bool(batches) and self._outbox.events > 0
+        if self._urgent:
             self.wake.set()
 
     async def _next_batches(self) -> list[EventBatch]:
-        keys = self._outbox.next_keys(BATCH_BYTES_A_SYNC, BATCHES_MAX)
+        bytes_max = BATCH_BYTES_BESIDE_ASKS if self._urgent else BATCH_BYTES_A_SYNC
+        keys = self._outbox.next_keys(bytes_max, BATCHES_MAX)
         if not keys:
             return []
         rows: list[BatchRow] = []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import trio
 
+from agent.background.write_events import JOURNALED_AGE_MS
 from agent.clock import SystemClock
 from agent.core.books import Books
 from agent.operations.expire import expire
@@ -33,5 +34,7 @@ async def tick(books: Books, clock: SystemClock, sweep: Callable[[], None], ball
             forget_customers(books, now_ms)
             forget_counters(books, now_ms)
             ballast.take_up()
+        if books.pending.overdue(now_ms - JOURNALED_AGE_MS):
+            books.wake_writer()
         try_due(books, now_ms)
         books.send_answers()

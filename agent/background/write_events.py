@@ -9,6 +9,7 @@ from functools import partial
 import trio
 
 from agent.background.wake import Wake
+from agent.clock import SystemClock
 from agent.core.books import Books
 from agent.core.pending import Group, applied
 from agent.operations.commit_group import to_write
@@ -19,6 +20,8 @@ from agent.store.outbox import Outbox
 
 LINGER_S = 0.05
 """How long a write that nobody waits for may wait for company."""
+JOURNALED_AGE_MS = 250
+"""A call in flight gets a row of its own once it has lived so long."""
 FULL_RETRY_S = 0.5
 
 log = logging.getLogger("agent.journal")
@@ -27,14 +30,13 @@ log = logging.getLogger("agent.journal")
 class Writer:
     """Owns the journal's thread: everything that touches the file goes through ``in_thread``, one at a time."""
 
-    def __init__(
-        self, books: Books, journal: Journal, outbox: Outbox, ballast: Ballast, wall_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, books: Books, journal: Journal, outbox: Outbox, ballast: Ballast, clock: SystemClock) -> None:
         self._books = books
         self._journal = journal
         self._outbox = outbox
         self._ballast = ballast
-        self._wall_ms = wall_ms
+        self._wall_ms = clock.wall_ms
+        self._now_ms = clock.monotonic_ms
         self._next_seq = 1
         self._one_at_a_time = trio.CapacityLimiter(1)
         self._writing = trio.Lock()
@@ -51,7 +53,8 @@ class Writer:
             await self.wake.wait()
             if not self._books.pending.urgent:
                 await self.wake.wait_at_most(LINGER_S)
-            while not self._books.pending.empty:
+            pending = self._books.pending
+            while not pending.empty or pending.overdue(self._now_ms() - JOURNALED_AGE_MS):
                 if not await self.write_once():
                     await trio.sleep(FULL_RETRY_S)
 
@@ -63,7 +66,7 @@ class Writer:
     async def _write_group(self) -> bool:
         books = self._books
         waiting, books.waiting_for_disk = books.waiting_for_disk, set()
-        group = books.gather()
+        group = books.gather(self._now_ms() - JOURNALED_AGE_MS)
         write = to_write(group, books.boot, self._next_seq, self._wall_ms())
         try:
             await self.in_thread(partial(self._journal.write, write))
@@ -78,7 +81,7 @@ class Writer:
             self._next_seq += batch.count
             self._outbox.put(batch)
             books.counters.events_written += batch.count
-            books.wake_sync()
+            books.news = True
         self.disk_full = False
         books.counters.commits += 1
         applied(group)

@@ -100,8 +100,9 @@ class Books:
         asking: allowances of which more shall be asked in the next sync.
         look_again: customers whose entitlement may have changed.
         report_all: the next sync must list every lease (a recall, or the first of this boot).
-        wake_sync, wake_writer: set by ``main``: something is to be sent, something is to be written.
+        wake_sync, wake_writer: set by ``main``: something is to be sent at once, something is to be written.
         send_answers: set by ``main``: late answers have gathered; send them.
+        news: events or reports wait to be sent; soon is soon enough.
         uplink_down: the last exchange failed; nobody is kept waiting for the control plane meanwhile.
         refusing: why nothing may be allowed at all (revoked, draining), or ``""``.
     """
@@ -123,6 +124,7 @@ class Books:
     parked: int = 0
     report_all: bool = True
     confirmed_at_ms: int = 0
+    news: bool = False
     uplink_down: bool = False
     refusing: str = ""
     lease_serial: int = 0
@@ -173,9 +175,9 @@ class Books:
             return 0
         return max(1, allowance.demand_per_min // 60, 4 * allowance.typical, allowance.awaited)
 
-    def gather(self) -> Group:
+    def gather(self, opened_before_ms: int) -> Group:
         """Take out what the next commit writes."""
-        group = self.pending.gather(self.watermark_step)
+        group = self.pending.gather(self.watermark_step, opened_before_ms)
         for row in group.rows:
             allowance = self.allowances.get(row.lease.key)
             if allowance is not None:

@@ -14,12 +14,14 @@ AllowanceKey = tuple[str, str, str]
 """customer, counter, scope value."""
 
 DEMAND_HALF_LIFE_MS = 15_000
+DEMAND_STEP_MS = 1_000
 
 
 class Lease:
     """A slice of an allowance lent to this agent. It never grows; its cap only falls.
 
     Attributes:
+        key: which allowance it is a slice of.
         watermark: used up to here is covered by the journal on disk.
         settled: charged by events. ``durable_settled`` is the part whose events are on disk: only that is reported.
         held: by calls in flight. orphan: perhaps used before a crash by calls that the journal does not know.
@@ -30,13 +32,14 @@ class Lease:
 
     __slots__ = (
         "cap", "central", "closing", "counter", "customer", "disowned", "durable_cap", "durable_orphan",
-        "durable_settled", "expires_at_ms", "held", "id", "orphan", "orphan_until_ms", "overage", "reported",
+        "durable_settled", "expires_at_ms", "held", "id", "key", "orphan", "orphan_until_ms", "overage", "reported",
         "scope_value", "settled", "ttl_ms", "watermark", "window_end_ms", "window_ends_at_ms", "window_start_ms",
         "written",
     )  # fmt: skip
 
     def __init__(self, grant: Grant, asked_at_ms: int) -> None:
         self.id = grant.lease
+        self.key: AllowanceKey = (grant.customer, grant.counter, grant.scope_value)
         self.customer = grant.customer
         self.counter = grant.counter
         self.scope_value = grant.scope_value
@@ -57,11 +60,6 @@ class Lease:
         self.disowned = False
         self.written = False
         self.reported: LeaseReport | None = None
-
-    @property
-    def key(self) -> AllowanceKey:
-        """Which allowance it is a slice of."""
-        return (self.customer, self.counter, self.scope_value)
 
     @property
     def used(self) -> int:
@@ -125,11 +123,12 @@ class Allowance:
 
     __slots__ = (
         "ask", "ask_need", "awaited", "backlog", "counter", "customer", "demand_per_min", "denial", "denied_until_ms",
-        "granted_last", "last_debit_ms", "leases", "reserved_since", "resets_at", "scope_value", "since_ms",
+        "granted_last", "key", "last_debit_ms", "leases", "reserved_since", "resets_at", "scope_value", "since_ms",
         "standing", "typical", "window_end_ms", "window_ends_at_ms",
     )  # fmt: skip
 
     def __init__(self, key: AllowanceKey, now_ms: int) -> None:
+        self.key = key
         self.customer, self.counter, self.scope_value = key
         self.leases: list[Lease] = []
         self.ask: str | None = None
@@ -148,11 +147,6 @@ class Allowance:
         self.window_end_ms: int | None = None
         self.window_ends_at_ms = 0
         self.resets_at: str | None = None
-
-    @property
-    def key(self) -> AllowanceKey:
-        """customer, counter, scope value."""
-        return (self.customer, self.counter, self.scope_value)
 
     def live(self, now_ms: int, *, drain: bool) -> list[Lease]:
         """Leases that may be spent: their window lasts, they are not being returned, and their term lasts (or the
@@ -227,13 +221,17 @@ class Allowance:
         return charges
 
     def note_demand(self, amount: int, now_ms: int) -> None:
-        """Keep an average of what is reserved a minute, with a half-life of 15 seconds, and of what one call takes."""
+        """Keep an average of what is reserved a minute, with a half-life of 15 seconds, and of what one call takes.
+
+        The first second of a demand that was nothing before counts in full: a host that becomes busy must not live
+        from one small lease to the next.
+        """
         self.reserved_since += amount
         self.typical = amount if not self.typical else (7 * self.typical + amount + 7) // 8
         elapsed = now_ms - self.since_ms
-        if elapsed >= 1_000:
+        if elapsed >= DEMAND_STEP_MS:
             rate = self.reserved_since * 60_000 // elapsed
-            weight = min(elapsed, DEMAND_HALF_LIFE_MS)
+            weight = min(elapsed, DEMAND_HALF_LIFE_MS) if self.demand_per_min else DEMAND_HALF_LIFE_MS
             self.demand_per_min = (
                 self.demand_per_min * (DEMAND_HALF_LIFE_MS - weight) + rate * weight
             ) // DEMAND_HALF_LIFE_MS

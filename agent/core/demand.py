@@ -5,7 +5,7 @@ Source of the rules: the threshold re-authorisation and quota-holding time of te
 
 from __future__ import annotations
 
-from agent.core.budget import Allowance, Lease
+from agent.core.budget import DEMAND_STEP_MS, Allowance, Lease
 from protocol.units import QUANTITY_MAX
 
 IDLE_RETURN_MS = 45_000
@@ -17,14 +17,20 @@ CENTRAL_RETURN_MS = 2_000
 
 def asks_ahead(allowance: Allowance, now_ms: int, *, drain: bool) -> bool:
     """Whether to ask for the next lease before this one is used up: under a quarter left, and nothing under way."""
-    if allowance.ask is not None or now_ms < allowance.denied_until_ms or allowance.demand_per_min == 0:
+    if allowance.ask is not None or now_ms < allowance.denied_until_ms:
         return False
     return 4 * allowance.free(now_ms, drain=drain) < allowance.granted_last and not allowance.leases[-1].central
 
 
-def asked_demand(allowance: Allowance) -> int:
-    """The demand a minute that an ask states: the average, or what would serve the waiting calls within two seconds."""
-    return min(QUANTITY_MAX, max(allowance.demand_per_min, allowance.backlog * 30))
+def asked_demand(allowance: Allowance, now_ms: int) -> int:
+    """The demand a minute that an ask states.
+
+    The average; or, where that is more, what the present second has seen so far, or what would serve the waiting calls
+    within two seconds.
+    """
+    elapsed_ms = max(now_ms - allowance.since_ms, DEMAND_STEP_MS // 4)
+    lately = allowance.reserved_since * 60_000 // elapsed_ms if elapsed_ms < 2 * DEMAND_STEP_MS else 0
+    return min(QUANTITY_MAX, max(allowance.demand_per_min, lately, allowance.backlog * 30))
 
 
 def goes_back(lease: Lease, allowance: Allowance, now_ms: int) -> bool:

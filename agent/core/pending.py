@@ -75,11 +75,10 @@ class Pending:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to write."""
+        """Whether there is nothing to write, but for calls in flight that are young."""
         return not (
             self.events
             or self.leases
-            or self.opened
             or self.ended
             or self.forgotten
             or self.entitlements
@@ -96,8 +95,16 @@ class Pending:
         """This lease's row must be written."""
         self.leases[lease.id] = lease
 
-    def gather(self, step_of: Callable[[Lease], int]) -> Group:
+    def overdue(self, opened_before_ms: int) -> bool:
+        """Whether a call in flight has lived long enough to be journaled."""
+        first = next(iter(self.opened.values()), None)
+        return first is not None and first.opened_at_ms <= opened_before_ms
+
+    def gather(self, step_of: Callable[[Lease], int], opened_before_ms: int) -> Group:
         """Take everything out as one group, at most as many events as one batch may hold.
+
+        Calls in flight that began after ``opened_before_ms`` stay: most end before they need a row, and until then a
+        crash is covered by the watermark (their settle says whose call it was).
 
         Watermarks that fall are lowered in memory first, so that nothing is used beyond what the disk will say; those
         that rise are raised only after the commit (see ``applied``). Events beyond the batch stay for the next group,
@@ -115,11 +122,12 @@ class Pending:
             settled = lease.settled - unwritten.get(lease.id, 0)
             rows.append(LeaseRow(lease, lease.cap, watermark, settled, lease.orphan, lease.closing))
         again = {lease_id: self.leases[lease_id] for lease_id in unwritten if lease_id in self.leases}
+        opened = [held for held in self.opened.values() if held.opened_at_ms <= opened_before_ms]
         waiters, self.waiters = ([], self.waiters) if self.events else (self.waiters, [])
         group = Group(
             events,
             rows,
-            list(self.opened.values()),
+            opened,
             self.ended,
             self.forgotten,
             self.entitlements,
@@ -128,7 +136,8 @@ class Pending:
         )
         for reservation in group.opened:
             reservation.journaled = True
-        self.leases, self.opened, self.ended, self.forgotten = again, {}, [], []
+            del self.opened[reservation.id]
+        self.leases, self.ended, self.forgotten = again, [], []
         self.entitlements, self.high_water = {}, {}
         self.urgent = bool(self.events)
         return group

@@ -39,6 +39,7 @@ class Reservation(msgspec.Struct, gc=False):
         asked: the amounts as first asked for, by which a repeated ``reserve`` is recognised.
         amounts: what is held now, by meter, extensions included.
         expires_at_ms: on the monotonic clock.
+        opened_at_ms: when it was reserved or last extended, on the same clock.
         journaled: its row is on disk or on its way there, so that its end must delete it.
     """
 
@@ -49,6 +50,7 @@ class Reservation(msgspec.Struct, gc=False):
     lines: list[Line]
     expires_at_ms: int
     version: int
+    opened_at_ms: int = 0
     journaled: bool = False
 
 

@@ -32,7 +32,7 @@ def compose_sync(
                 allowance.counter,
                 allowance.scope_value,
                 allowance.ask_need,
-                asked_demand(allowance),
+                asked_demand(allowance, now_ms),
                 allowance.typical,
             )
         )

@@ -58,8 +58,7 @@ def charge_rest(books: Books, call: Call, amounts: dict[str, int], charged: Char
         return []
     covered: dict[AllowanceKey, int] = {}
     for lease, part in charged:
-        key = (lease.customer, lease.counter, lease.scope_value)
-        covered[key] = covered.get(key, 0) + part
+        covered[lease.key] = covered.get(lease.key, 0) + part
     more: Charges = []
     for step in books.path(customer, call, amounts, now_ms).steps:
         rest = amounts[step.meter] - covered.get(step.allowance.key, 0)

@@ -26,7 +26,7 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
     if not books.pending.empty:
         books.wake_writer()
     if any(lease.done and not (lease.reported and lease.reported.closed) for lease in books.leases.values()):
-        books.wake_sync()
+        books.news = True
 
 
 def forget_customers(books: Books, now_ms: int) -> None:

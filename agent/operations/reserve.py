@@ -39,10 +39,10 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
         lines,
         now_ms + request.ttl_ms,
         outcome.entitlement.version,
+        now_ms,
     )
     books.reservations.put(held)
     books.pending.opened[held.id] = held
-    books.wake_writer()
     books.counters.reserved += 1
     return _answer(books, held, outcome.path, request.call, now_ms, breakdown=request.breakdown)
 

@@ -56,14 +56,24 @@ def conclude(
     wall_ms: int,
 ) -> AfterCommit:
     """End a call: its holds, its event, and the memory of what was said."""
+    customer = books.customers.get(call.customer)
+    version = customer.entitlement.version if customer and customer.entitlement else 0
     charges = charge_lines(books, held.lines, said.amounts) if held else []
-    charges += charge_rest(books, call, said.amounts, charges, now_ms)
+    if held is None or held.version != version or not _within(said.amounts, held.amounts):
+        charges += charge_rest(books, call, said.amounts, charges, now_ms)
     if held is not None:
         forget_reservation(books, held)
-    customer = books.customers.get(call.customer)
-    version = held.version if held else customer.entitlement.version if customer and customer.entitlement else 0
+        version = held.version
     event = usage_event(name, call, said, charges, wall_ms, version)
     return enter_event(books, name, Ended(name, said, call), event)
+
+
+def _within(used: dict[str, int], held: dict[str, int]) -> bool:
+    """Whether what was held covers all that was used, so that the holds alone pay for it."""
+    for meter, amount in used.items():  # noqa: SIM110 - a loop, not a generator: this runs for every settle
+        if amount > held.get(meter, 0):
+            return False
+    return True
 
 
 def forget_reservation(books: Books, held: Reservation) -> None:

@@ -224,7 +224,7 @@ class Bench:
         """Write what is pending, as the writer does, and tell whoever waits."""
         while not self.books.pending.empty:
             waiting, self.books.waiting_for_disk = self.books.waiting_for_disk, set()
-            group = self.books.gather()
+            group = self.books.gather(self.now_ms - 250)
             write = to_write(group, self.books.boot, self.next_seq, self.wall_ms)
             self.journal.write(write)
             for batch in write.batches:
