@@ -39,6 +39,7 @@ class AgentThatCrashes(RuleBasedStateMachine):
         self.bench.lender.slice = 60
         self.bench.entitle(TOKENS, REQUESTS)
         self.in_flight: dict[str, int] = {}
+        self.said: dict[str, int] = {}
         self.told: dict[str, int] = {}
         self.serial = 0
 
@@ -54,7 +55,9 @@ class AgentThatCrashes(RuleBasedStateMachine):
     @rule(data=st.data(), repeat=st.booleans())
     def settle(self, data: st.DataObject, repeat: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.in_flight)))
-        used = data.draw(st.integers(0, self.in_flight[name]))
+        if name not in self.said:
+            self.said[name] = data.draw(st.integers(0, self.in_flight[name]))
+        self.in_flight[name] = used = self.said[name]  # what was not used is free for others at once
         request = Settle(reservation=name, amounts={"output_tokens": used}, call=CALL)
         for _ in range(1 + repeat):
             outcome = settle(self.bench.books, request, self.bench.now_ms, self.bench.wall_ms)
@@ -73,6 +76,8 @@ class AgentThatCrashes(RuleBasedStateMachine):
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.in_flight)))
+        if name in self.said:
+            return
         release(self.bench.books, Release(reservation=name))
         del self.in_flight[name]  # its caller says that nothing was sent
 
