@@ -69,21 +69,23 @@ def allowed(
     breakdown: bool,
     meters: Mapping[str, int],
 ) -> Decision:
-    """Allow, naming the limit with the least left (by its share of the amount)."""
+    """Allow, naming the limit with the least left (by its share of the amount).
+
+    Every allowance on the path must have been looked at in the same breath.
+    """
     tightest, least, usage = None, 2.0, 0
     soft, fallback, payable = False, False, None
     for step in path.steps:
-        limit, allowance = step.limit, step.allowance
-        used = allowance.used(now_ms)
-        amount = limit.amount or 0
+        allowance, amount = step.allowance, step.limit.amount or 0
+        used = allowance.used_now
         share = (amount - used) / amount if amount else 0.0
         if share < least:
             tightest, least, usage = step, share, used
-        soft = soft or (limit.at_end is LimitEnd.OVERAGE and used > amount)
-        for lease in allowance.leases:
-            fallback = fallback or lease.expires_at_ms <= now_ms
+        if used > amount:
+            soft = soft or step.limit.at_end is LimitEnd.OVERAGE
+        fallback = fallback or allowance.lapsed_now
         if step.meter == OUTPUT_TOKENS:
-            free = allowance.free(now_ms, drain=step.drain) + (meters[OUTPUT_TOKENS] if reservation else 0)
+            free = allowance.free_now + (meters[OUTPUT_TOKENS] if reservation else 0)
             payable = free if payable is None else min(payable, free)
     whole, resets_at, resets_in_ms = None, None, None
     if tightest is not None:
@@ -138,7 +140,7 @@ def refused(
     """Throttle or block, naming the limit that decided, how it stands and when it resets."""
     breakdown = tuple(
         [limit_state(step, now_ms, granted=step is not why.step) for step in path.steps]
-        + [bound_state(limit, meters[limit.meter]) for limit in path.bounds if limit.window.value == "request"]
+        + [bound_state(limit, meters[limit.meter]) for _, _, limit in path.bounds if limit.window.value == "request"]
     )
     limit, asked = why.limit, meters[why.limit.meter]
     state = limit_state(why.step, now_ms, granted=False) if why.step else bound_state(limit, asked)

@@ -118,13 +118,16 @@ class Allowance:
         ask: the id that the lease asked for will have, while an ask is outstanding; ``ask_need`` its least amount.
         backlog: what waiting calls lacked since the last ask; they make the next ask larger.
         awaited: what calls wait for that is leased but not yet covered by the journal.
+        free_now, used_now, lapsed_now: what the last look showed: what may still be taken, what is used in this window
+            as far as is known here, and whether a lease beyond its term is among those that are drained.
         granted_last: size of the newest lease, the measure of when to ask ahead.
     """
 
     __slots__ = (
-        "ask", "ask_need", "awaited", "backlog", "counter", "customer", "demand_per_min", "denial", "denied_until_ms",
-        "granted_last", "key", "last_debit_ms", "leases", "reserved_since", "resets_at", "scope_value", "since_ms",
-        "standing", "typical", "window_end_ms", "window_ends_at_ms",
+        "ask", "ask_need", "awaited", "backlog", "counter", "customer", "demand_per_min", "denial",
+        "denied_until_ms", "free_now", "granted_last", "key", "lapsed_now", "last_debit_ms", "leases",
+        "reserved_since", "resets_at", "scope_value", "since_ms", "standing", "typical", "used_now",
+        "window_end_ms", "window_ends_at_ms",
     )  # fmt: skip
 
     def __init__(self, key: AllowanceKey, now_ms: int) -> None:
@@ -136,6 +139,8 @@ class Allowance:
         self.backlog = 0
         self.awaited = 0
         self.granted_last = 0
+        self.free_now = self.used_now = 0
+        self.lapsed_now = False
         self.standing: Standing | None = None
         self.denial: Denial | None = None
         self.denied_until_ms = 0
@@ -157,41 +162,54 @@ class Allowance:
             if lease.window_ends_at_ms > now_ms and not lease.closing and (drain or lease.expires_at_ms > now_ms)
         ]
 
-    def usable(self, now_ms: int, *, drain: bool) -> int:
-        """How much may be taken now without touching the disk."""
-        total = 0
-        for lease in self.leases:  # written out: this and its two neighbours run for every limit of every call
-            if lease.window_ends_at_ms > now_ms and not lease.closing and (drain or lease.expires_at_ms > now_ms):
-                total += lease.watermark - lease.settled - lease.held - lease.orphan
-        return total
+    def look(self, now_ms: int, *, drain: bool) -> int:
+        """How much may be taken now without touching the disk; what else one look shows is noted for this moment.
+
+        One loop over the leases, written out: it runs for every limit of every call.
+        """
+        usable = free = 0
+        used = self.standing.elsewhere if self.standing is not None and self.window_ends_at_ms > now_ms else 0
+        lapsed = False
+        for lease in self.leases:
+            if lease.window_ends_at_ms <= now_ms:
+                continue
+            mine = lease.settled + lease.held + lease.orphan
+            used += mine
+            in_term = lease.expires_at_ms > now_ms
+            if not lease.closing and (drain or in_term):
+                usable += lease.watermark - mine
+                free += lease.cap - mine
+                lapsed = lapsed or not in_term
+        self.free_now, self.used_now, self.lapsed_now = free, used, lapsed
+        return usable
 
     def free(self, now_ms: int, *, drain: bool) -> int:
         """How much may be taken once the journal's watermarks have been raised."""
-        total = 0
-        for lease in self.leases:
-            if lease.window_ends_at_ms > now_ms and not lease.closing and (drain or lease.expires_at_ms > now_ms):
-                total += lease.cap - lease.settled - lease.held - lease.orphan
-        return total
+        self.look(now_ms, drain=drain)
+        return self.free_now
 
     def used(self, now_ms: int) -> int:
         """What is used in the present window, as far as is known here."""
-        total = self.standing.elsewhere if self.standing is not None and self.window_ends_at_ms > now_ms else 0
-        for lease in self.leases:
-            if lease.window_ends_at_ms > now_ms:
-                total += lease.settled + lease.held + lease.orphan
-        return total
+        self.look(now_ms, drain=True)
+        return self.used_now
 
     def take(self, amount: int, now_ms: int, *, drain: bool) -> list[tuple[Lease, int]]:
-        """Hold ``amount``, or as much of it as is usable, on the leases that were granted first."""
+        """Hold ``amount``, or as much of it as is usable, on the leases that were granted first.
+
+        What the last look has noted stays true.
+        """
         holds: list[tuple[Lease, int]] = []
         for lease in self.leases:
             if lease.window_ends_at_ms <= now_ms or lease.closing or not (drain or lease.expires_at_ms > now_ms):
                 continue
-            part = min(amount, lease.watermark - lease.settled - lease.held - lease.orphan)
+            usable = lease.watermark - lease.settled - lease.held - lease.orphan
+            part = min(amount, usable)
             if part > 0:
                 lease.held += part
                 holds.append((lease, part))
                 amount -= part
+                self.free_now -= part
+                self.used_now += part
             if amount == 0:
                 break
         self.last_debit_ms = now_ms

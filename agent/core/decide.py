@@ -39,9 +39,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """All limits that calls of one shape touch: ``bounds`` hold for each call by itself, ``steps`` count."""
+    """All limits that calls of one shape touch: ``bounds`` hold for each call by itself, ``steps`` count.
 
-    bounds: tuple[Limit, ...]
+    Attributes:
+        bounds: the most that a call may ask for, its meter, and the limit that says so.
+    """
+
+    bounds: tuple[tuple[int, str, Limit], ...]
     steps: tuple[Step, ...]
 
 
@@ -99,14 +103,14 @@ def path_of(
         for limit in limits
         if limit.amount is not None and limit.window is not WindowKind.REQUEST
     ]
-    return Path(tuple(limit for limit in limits if limit.amount is not None), tuple(steps))
+    bounds = tuple((limit.ceiling, limit.meter, limit) for limit in limits if limit.ceiling is not None)
+    return Path(bounds, tuple(steps))
 
 
 def too_big(path: Path, meters: Mapping[str, int]) -> Refused | None:
     """Refuses what could never fit, however empty the counter."""
-    for limit in path.bounds:
-        ceiling = limit.ceiling
-        if ceiling is not None and meters[limit.meter] > ceiling:
+    for ceiling, meter, limit in path.bounds:
+        if meters[meter] > ceiling:
             step = next((step for step in path.steps if step.limit is limit), None)
             return Refused(Code.REQUESTED_USAGE_EXCEEDS_LIMIT, limit, step)
     return None
@@ -121,9 +125,9 @@ def decide(path: Path, meters: Mapping[str, int], version: int, now_ms: int) -> 
     uncovered: list[Step] = []
     for step in path.steps:
         amount = meters[step.meter]
-        if amount == 0 or step.allowance.usable(now_ms, drain=step.drain) >= amount:
+        if step.allowance.look(now_ms, drain=step.drain) >= amount or amount == 0:
             continue
-        lack = amount - step.allowance.free(now_ms, drain=step.drain)
+        lack = amount - step.allowance.free_now
         if lack <= 0:
             uncovered.append(step)
         elif is_dry(step.allowance, version, lack, now_ms):
@@ -131,6 +135,13 @@ def decide(path: Path, meters: Mapping[str, int], version: int, now_ms: int) -> 
         else:
             short.append((step, lack))
     return Wait(short, uncovered) if short or uncovered else ROOM
+
+
+def look_along(path: Path, now_ms: int) -> Path:
+    """Look at every allowance on the path, as a decision does."""
+    for step in path.steps:
+        step.allowance.look(now_ms, drain=step.drain)
+    return path
 
 
 def refusal_code(limit: Limit) -> Code:

@@ -15,11 +15,12 @@ CENTRAL_RETURN_MS = 2_000
 """A lease that was lent for one call goes back at its settle, or so long after nobody used it."""
 
 
-def asks_ahead(allowance: Allowance, now_ms: int, *, drain: bool) -> bool:
-    """Whether to ask for the next lease before this one is used up: under a quarter left, and nothing under way."""
+def asks_ahead(allowance: Allowance, now_ms: int) -> bool:
+    """Whether to ask for the next lease before this one is used up: under a quarter left as of the last look, and
+    nothing under way."""
     if allowance.ask is not None or now_ms < allowance.denied_until_ms:
         return False
-    return 4 * allowance.free(now_ms, drain=drain) < allowance.granted_last and not allowance.leases[-1].central
+    return 4 * allowance.free_now < allowance.granted_last and not allowance.leases[-1].central
 
 
 def asked_demand(allowance: Allowance, now_ms: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.core import answers
 from agent.core.books import Books
-from agent.core.decide import Path
+from agent.core.decide import Path, look_along
 from agent.core.reservations import Line, Reservation
 from agent.operations.admit import Admitted, admit
 from agent.operations.reserve import take
@@ -56,7 +56,8 @@ def extend(books: Books, request: Extend, now_ms: int, until_ms: int) -> Decisio
 
 
 def _whole_path(books: Books, held: Reservation, now_ms: int) -> Path:
-    return books.path(books.customers[held.call.customer], held.call, held.amounts, now_ms)
+    path = books.path(books.customers[held.call.customer], held.call, held.amounts, now_ms)
+    return look_along(path, now_ms)
 
 
 def _add(held: Reservation, more: Line) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.core import answers
 from agent.core.books import RESERVATIONS_MAX, Books
-from agent.core.decide import Path, Step
+from agent.core.decide import Path, Step, look_along
 from agent.core.demand import asks_ahead
 from agent.core.reservations import Line, Reservation
 from agent.operations.admit import Admitted, admit, seek_lease
@@ -54,7 +54,7 @@ def take(books: Books, step: Step, amount: int, now_ms: int) -> Line:
     if amount:
         line.holds = allowance.take(amount, now_ms, drain=step.drain)
         allowance.note_demand(amount, now_ms)
-        if asks_ahead(allowance, now_ms, drain=step.drain):
+        if asks_ahead(allowance, now_ms):
             seek_lease(books, allowance, 0, now_ms)
     return line
 
@@ -81,5 +81,5 @@ def _again(
         text = f"reservation {request.reservation!r} is held by another call; use a new id for each call"
         return ErrorReply(error=Problem("reservation_conflict", text, "reservation"))
     customer = books.customers[known.call.customer]
-    path = books.path(customer, known.call, known.amounts, now_ms)
+    path = look_along(books.path(customer, known.call, known.amounts, now_ms), now_ms)
     return _answer(books, known, path, known.call, now_ms, breakdown=request.breakdown)
