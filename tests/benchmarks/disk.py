@@ -12,7 +12,7 @@ from statistics import median
 
 import calls
 
-from agent.operations.commit_group import to_batch
+from agent.operations.commit_group import to_batches
 from agent.store.journal import Write, open_journal
 from protocol.events import Charge, UsageEvent
 
@@ -36,14 +36,14 @@ def measure(directory: Path, seconds: float, rounds: int, seed: int) -> dict[str
     def to_journal(events: list[UsageEvent]) -> None:
         nonlocal first
         # The outbox is emptied as the control plane confirms: here all but the last group, in the same transaction.
-        journal.write(Write(batch=to_batch(events, 1, first, 0), high_water={1: first - 1}))
+        journal.write(Write(batches=to_batches(events, 1, first, 0), high_water={1: first - 1}))
         first += len(events)
 
     def to_bare_file(events: list[UsageEvent]) -> None:
         os.write(bare, bytes(_bytes_of[len(events)]))
         os.fdatasync(bare)
 
-    _bytes_of = {size: len(to_batch(_events(size), 1, 1, 0).body) for size in GROUPS}
+    _bytes_of = {size: sum(len(batch.body) for batch in to_batches(_events(size), 1, 1, 0)) for size in GROUPS}
     ways = {"journal": to_journal, "fdatasync": to_bare_file}
     taken: dict[tuple[str, int], list[DiskFigures]] = {(way, size): [] for way in ways for size in GROUPS}
     order = random.Random(seed)
