@@ -230,6 +230,8 @@ class Listeners:
             self._finish(connection)
             return
         listens = len(out) < OUT_BYTES_MAX and not finished
+        if connection.partial_since_ms is not None and not (listens and connection.watching & select.EPOLLIN):
+            connection.partial_since_ms = self._now_ms()  # nobody can end a message that is not being read
         self._watch(connection, (select.EPOLLOUT if out else 0) | (select.EPOLLIN if listens else 0))
 
     def _watch(self, connection: Connection, watching: int) -> None:
@@ -255,7 +257,10 @@ class Listeners:
         for connection in list(self._connections.values()):
             if (
                 _longer_ago(connection.unread_since_ms, STALLED_MS, now_ms)
-                or _longer_ago(connection.partial_since_ms, STALLED_MS, now_ms)
+                or (
+                    connection.watching & select.EPOLLIN
+                    and _longer_ago(connection.partial_since_ms, STALLED_MS, now_ms)
+                )
                 or _longer_ago(connection.ended_ms, LINGER_MS, now_ms)
             ):
                 self._close(connection)
