@@ -59,7 +59,7 @@ class Agent:
         self._uplink = Uplink(settings.control_plane_url, settings.ca_file)
         self._writer = Writer(self.books, self._journal, self._outbox, self._ballast, clock)
         self._syncer = Syncer(self.books, self._journal, self._outbox, self._writer, self._uplink, clock)
-        self._listeners = Listeners(clock.monotonic_ms, settings.connections_max)
+        self._listeners = Listeners(clock.monotonic_ms, settings.connections_max, self.books.idle)
         self.books.wake_writer = self._writer.wake.set
         self.books.wake_sync = self._syncer.wake.set
         self.books.send_answers = self._listeners.flush

@@ -33,7 +33,7 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
 
 
-class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Who acts inside a customer; attribution carried on every request."""
 
     user: Key | None = None
@@ -42,14 +42,14 @@ class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     api_key: Key | None = None
 
 
-class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, gc=False):
     """So much of one lease was used by this event."""
 
     lease: Key
     amount: Quantity
 
 
-class UsageEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class UsageEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Who used how much of what, when, under which leases.
 
     Attributes:

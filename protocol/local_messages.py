@@ -27,7 +27,7 @@ RESERVATION_TTL_MS = 600_000
 """How long a reservation lives unless it says otherwise: the longest calls of today's models, and some."""
 
 
-class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Who is about to use what: the part that every operation on usage shares."""
 
     customer: Key

@@ -68,6 +68,7 @@ class Writer:
         waiting, books.waiting_for_disk = books.waiting_for_disk, set()
         group = books.gather(self._now_ms() - JOURNALED_AGE_MS)
         write = to_write(group, books.boot, self._next_seq, self._wall_ms())
+        books.committing = True
         try:
             await self.in_thread(partial(self._journal.write, write))
         except DiskFullError:
@@ -77,6 +78,8 @@ class Writer:
             await self._make_room()
             self._tell(group, on_disk=False)
             return False
+        finally:
+            books.committing = False
         for batch in write.batches:
             self._next_seq += batch.count
             self._outbox.put(batch)

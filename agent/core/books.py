@@ -102,6 +102,7 @@ class Books:
         report_all: the next sync must list every lease (a recall, or the first of this boot).
         wake_sync, wake_writer: set by ``main``: something is to be sent at once, something is to be written.
         send_answers: set by ``main``: late answers have gathered; send them.
+        committing: a group is on its way to the disk.
         news: events or reports wait to be sent; soon is soon enough.
         uplink_down: the last exchange failed; nobody is kept waiting for the control plane meanwhile.
         refusing: why nothing may be allowed at all (revoked, draining), or ``""``.
@@ -125,6 +126,7 @@ class Books:
     report_all: bool = True
     confirmed_at_ms: int = 0
     news: bool = False
+    committing: bool = False
     uplink_down: bool = False
     refusing: str = ""
     lease_serial: int = 0
@@ -167,6 +169,10 @@ class Books:
                 customer.entitlement, call.feature, call.subject.user, meters, lambda key: self.allowance(key, now_ms)
             )
         return path
+
+    def idle(self) -> bool:
+        """Whether neither the disk nor the control plane is waited for."""
+        return not (self.committing or self.pending.urgent or self.asking or self.look_again)
 
     def watermark_step(self, lease: Lease) -> int:
         """How far the journal runs ahead of use: a second of demand, and a few calls. A crash charges at most this."""
