@@ -134,11 +134,11 @@ class Story:
             return
         name, held = alive[pick % len(alive)]
         amount = min(amount, held.cap - held.used)
-        if how == 0:
+        if how <= 1:
             held.in_flight += amount
         elif amount:
             held.settled += amount
-            repeat = self.told_before(held.customer, pick) if how == 1 else None
+            repeat = self.told_before(held.customer, pick) if how == 2 else None
             self.write(agent, held.customer, {held.meter: amount}, (Charge(name, amount),), repeat)
 
     def land(self, who: int, pick: int, _: int, how: int) -> None:
@@ -147,7 +147,7 @@ class Story:
         flying = [(name, held) for name, held in agent.held.items() if held.in_flight]
         if flying:
             name, held = flying[pick % len(flying)]
-            used, held.in_flight = held.in_flight * how // 3, 0
+            used, held.in_flight = held.in_flight * min(how, 3) // 3, 0
             held.settled += used
             if used:
                 self.write(agent, held.customer, {held.meter: used}, (Charge(name, used),))
@@ -162,8 +162,8 @@ class Story:
         held = list(self.agents[who].held.values())
         if held:
             one = held[pick % len(held)]
-            one.cap = min(one.cap, one.used + keep)
-            one.closed = one.closed or (how == 0 and one.in_flight == 0)
+            one.cap = min(one.cap, one.used + keep // 8)
+            one.closed = one.closed or (how <= 2 and one.in_flight == 0)
 
     def told_before(self, customer: str, pick: int) -> UsageEvent | None:
         old = [event for event in self.told.values() if event.customer == customer]
