@@ -16,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-READ_BYTES = 65_536
+READ_BYTES = 16_384
 OUT_BYTES_MAX = 1024 * 1024
 """Unread answers kept for one connection before no more is read from it."""
 TURN_NS = 2_000_000
@@ -211,10 +211,21 @@ class Listeners:
         elif connection.partial_since_ms is None or connection.heard != door.heard:
             connection.partial_since_ms, connection.heard = self._now_ms(), door.heard
         if answer or connection.out:
-            connection.out += answer
-            self._push(connection)
+            if not connection.out and not door.finished:
+                answer = self._send_at_once(connection, answer)
+            if answer:
+                connection.out += answer
+                self._push(connection)
         elif door.finished:
             self._finish(connection)
+
+    def _send_at_once(self, connection: Connection, answer: bytes) -> bytes:
+        """The common case: the peer takes everything. What it does not take is given back."""
+        try:
+            sent = connection.socket.send(answer)
+        except OSError:
+            return answer
+        return answer[sent:] if sent < len(answer) else b""
 
     def _later(self, connection: Connection) -> Callable[[bytes], None]:
         def send_later(data: bytes) -> None:
