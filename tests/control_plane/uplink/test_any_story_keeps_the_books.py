@@ -159,9 +159,9 @@ class Story:
         self.write(self.agents[who], customer, {"input_tokens": amount}, (), repeat)
 
     def give_back(self, who: int, pick: int, keep: int, how: int) -> None:
+        """Lower the cap of one lease or of all, and be done with it if no call holds it."""
         held = list(self.agents[who].held.values())
-        if held:
-            one = held[pick % len(held)]
+        for one in held if how == 0 else held[pick % max(len(held), 1) :][:1]:
             one.cap = min(one.cap, one.used + keep // 8)
             one.closed = one.closed or (how <= 2 and one.in_flight == 0)
 
@@ -214,9 +214,13 @@ class Story:
 
     # -- faults
 
-    def crash(self, who: int, *_: int) -> None:
-        """The process dies and starts again on its disk: what was in flight may have been used."""
+    def crash(self, who: int, _: int, amount: int, how: int) -> None:
+        """The process dies, now and then in the middle of calls on all its leases, and starts again on its disk: what
+        was in flight may have been used."""
         agent = self.agents[who]
+        for held in agent.held.values():
+            if how > 2 and not held.closed:
+                held.in_flight += min(amount // 8, held.cap - held.used)
         agent.before[agent.boot] = agent.events
         agent.events = []
         agent.boot += 1
@@ -351,7 +355,7 @@ MOVES = [
     *[Story.ask] * 6,
     *[Story.report] * 4,
     *[Story.land] * 3,
-    *[Story.give_back] * 3,
+    *[Story.give_back] * 4,
     *[Story.an_old_request_arrives] * 3,
     *[Story.first_call] * 2,
     *[Story.record] * 2,
