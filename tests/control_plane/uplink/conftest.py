@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -117,7 +117,6 @@ class World:
     database: Database
     clock: Clock
     plans: int = 0
-    _known: set[str] = field(default_factory=set)
 
     limit = staticmethod(limit)
     batch = staticmethod(batch)
@@ -140,12 +139,19 @@ class World:
         self.database.run(work)
         return name
 
-    def agent(self, name: str | None = None) -> FakeAgent:
-        name = name or f"agent-{next(_ids)}"
-        if name not in self._known:
-            self._known.add(name)
-            self.database.run(lambda connection: agents.add(connection, name, name, self.clock.now_ms()))
-        return FakeAgent(self, name, f"journal-{next(_ids)}")
+    def agent(self) -> FakeAgent:
+        return self.agents(1)[0]
+
+    def agents(self, count: int) -> list[FakeAgent]:
+        """So many enrolled agents, each with a disk of its own."""
+        names = [f"agent-{next(_ids)}" for _ in range(count)]
+
+        def work(connection: Connection) -> None:
+            for name in names:
+                agents.add(connection, name, name, self.clock.now_ms())
+
+        self.database.run(work)
+        return [FakeAgent(self, name, f"journal-{next(_ids)}") for name in names]
 
     def event(self, customer: str, amounts: dict[str, int], charges: Sequence[Grant] = (), **more: Any) -> UsageEvent:
         paid = tuple(Charge(grant.lease, amounts[grant.counter.split("/")[1]]) for grant in charges)

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from control_plane.core.catalog import PlanFeature
 from control_plane.core.entitlements import SubscriptionStatus
@@ -368,26 +366,38 @@ MOVES = [
 moves = st.tuples(st.sampled_from(MOVES), st.integers(0, 2), st.integers(0, 50), st.integers(0, 40), st.integers(0, 5))
 
 
-@pytest.fixture
-def fresh_databases(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
-    def each() -> Iterator[Database]:
-        for number in itertools.count():
-            path = tmp_path / f"{number}.db"
-            shutil.copy(sqlite_template, path)
-            yield Database(f"sqlite:///{path}")
-
-    return each()
+def tell(database: Database, amount: int, story: list[Any]) -> None:
+    told = Story(database)
+    told.begin(amount)
+    for move, who, pick, number, how in story:
+        move(told, who, pick, number, how)
+        told.always()
+    told.end()
 
 
-@given(amount=st.integers(4, 40), story=st.lists(moves, min_size=30, max_size=60))
+anything = given(amount=st.integers(4, 40), story=st.lists(moves, min_size=30, max_size=60))
+
+
+@anything
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_story_keeps_the_books(fresh_databases: Iterator[Database], amount: int, story: list[Any]) -> None:
-    told = Story(next(fresh_databases))
+def test_any_story_keeps_the_books(sqlite_template: Path, tmp_path: Path, amount: int, story: list[Any]) -> None:
+    path = tmp_path / f"{next(numbers)}.db"
+    shutil.copy(sqlite_template, path)
+    database = Database(f"sqlite:///{path}")
     try:
-        told.begin(amount)
-        for move, who, pick, number, how in story:
-            move(told, who, pick, number, how)
-            told.always()
-        told.end()
+        tell(database, amount, story)
     finally:
-        told.database.dispose()
+        database.dispose()
+
+
+@anything
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_story_keeps_the_books_on_postgresql(postgresql_url: str, amount: int, story: list[Any]) -> None:
+    database = Database(postgresql_url)
+    try:
+        with database.transaction() as connection:
+            for table in reversed(tables.metadata.sorted_tables):
+                connection.execute(delete(table))
+        tell(database, amount, story)
+    finally:
+        database.dispose()

@@ -22,7 +22,7 @@ def lent(world: Any) -> int:
 def test_two_processes_never_overspend_a_hot_allowance(world: Any) -> None:
     day, hour = world.limit(amount=60), world.limit("input_tokens", 300, "hour")
     names = [world.customer(name, day, hour) for name in ("acme", "bolt")]
-    agents = [world.agent() for _ in range(8)]
+    agents = world.agents(8)
     other = Database(str(world.database.url.render_as_string(hide_password=False)))
 
     def life(number: int) -> int:
@@ -66,7 +66,7 @@ def test_two_processes_never_overspend_a_hot_allowance(world: Any) -> None:
 def test_a_burst_of_first_calls_shares_one_allowance(world: Any) -> None:
     day = world.limit(amount=1_000)
     world.customer("acme", day)
-    agents = [world.agent() for _ in range(200)]
+    agents = world.agents(200)
 
     def first_call(agent: Any) -> tuple[int, int]:
         reply = agent.first_call("acme", {"requests": 1})
