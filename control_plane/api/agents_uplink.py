@@ -41,7 +41,6 @@ WatchCursor = Annotated[int, QueryParameter(ge=-1, le=CURSOR_MAX, description="o
 WatchWait = Annotated[int, QueryParameter(ge=0, le=WATCH_WAIT_MS_MAX, description="how long to wait at most, ms")]
 
 _sync_request = MsgpackDecoder(SyncRequest)
-_at_once = CapacityLimiter(SYNCS_AT_ONCE_MAX)
 
 
 @post(
@@ -74,13 +73,14 @@ async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
     """One idempotent exchange (msgpack): reports, asks and events up; grants, recalls and entitlements down."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MSGPACK:
         raise HTTPException(status_code=415)
-    agent = _agent(request)
-    said = _sync_request(await request.body())
     state = request.app.state
-    synced = await to_thread.run_sync(_sync, state, agent, said, limiter=_at_once)
-    if synced.news:
+    if "sync_turns" not in state:
+        state.sync_turns = CapacityLimiter(SYNCS_AT_ONCE_MAX)
+    body = await request.body()
+    reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=state.sync_turns)
+    if news:
         state.feed.nudge()
-    return Response(encode_msgpack(synced.reply), media_type=MSGPACK)
+    return Response(reply, media_type=MSGPACK)
 
 
 @get(WATCH_PATH, opt=AGENTS, tags=TAGS, media_type=MSGPACK)
@@ -91,11 +91,13 @@ async def watch(request: Request[Any, Any, Any], cursor: WatchCursor, wait_ms: W
     return Response(encode_msgpack(reply), media_type=MSGPACK)
 
 
-def _sync(state: Any, agent: str, said: SyncRequest) -> Synced:
+def _sync(state: Any, agent: str, body: bytes) -> tuple[bytes, bool]:
+    """The answer's bytes, and whether watches have something to hear. In a thread: large bodies take their time."""
+    said = _sync_request(body)
     now_ms = state.clock.now_ms()
     outcome: Synced | TurnedAway = state.database.run(lambda connection: sync_agent(connection, agent, said, now_ms))
     if isinstance(outcome, Synced):
-        return outcome
+        return encode_msgpack(outcome.reply), outcome.news
     match outcome.why:
         case "snapshot_required":
             expected = "true in the first sync of a start"
