@@ -12,9 +12,10 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import trio
+
+from agent.api.connections import Connection, MakeDoor, turn_away
 
 READ_BYTES = 16_384
 OUT_BYTES_MAX = 1024 * 1024
@@ -33,48 +34,6 @@ LINGER_MS = 2_000
 BACKLOG = 4_096
 
 log = logging.getLogger("agent.listeners")
-
-
-class Door(Protocol):
-    """What a connection speaks."""
-
-    gone: bool
-    heard: int  # how many whole messages have arrived
-
-    @property
-    def finished(self) -> bool:
-        """Whether the connection ends once what is ready has been sent."""
-
-    @property
-    def partial(self) -> bool:
-        """Whether a message has begun and not ended."""
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Take what arrived; give back what is to be sent."""
-
-
-MakeDoor = Callable[[Callable[[bytes], None]], Door]
-
-
-class Connection:
-    """One peer."""
-
-    __slots__ = (
-        "closed", "dirty", "door", "ended_ms", "heard", "out", "partial_since_ms", "socket", "unread_since_ms",
-        "watching",
-    )  # fmt: skip
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-        self.door: Door | None = None
-        self.out = bytearray()
-        self.watching = select.EPOLLIN
-        self.unread_since_ms: int | None = None
-        self.partial_since_ms: int | None = None
-        self.ended_ms: int | None = None
-        self.heard = 0
-        self.dirty = False
-        self.closed = False
 
 
 class Listeners:
@@ -166,7 +125,7 @@ class Listeners:
                 return
             sock.setblocking(False)
             if len(self._connections) >= self._connections_max:
-                _turn_away(sock, busy)
+                turn_away(sock, busy)
                 continue
             connection = Connection(sock)
             connection.door = make_door(self._later(connection))
@@ -322,12 +281,3 @@ class Listeners:
 
 def _longer_ago(since_ms: int | None, span_ms: int, now_ms: int) -> bool:
     return since_ms is not None and now_ms - since_ms > span_ms
-
-
-def _turn_away(sock: socket.socket, busy: bytes) -> None:
-    try:
-        sock.send(busy)
-    except OSError:
-        pass  # it has gone already
-    finally:
-        sock.close()
