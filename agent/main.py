@@ -7,6 +7,7 @@ import logging
 import resource
 import signal
 import sqlite3
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -73,7 +74,11 @@ class Agent:
             QuarantinedError: the journal must not be used any longer; it has been set aside.
             sqlite3.Error, JournalDamagedError: the disk is broken.
         """
-        self._listen()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # from before anybody can reach us
+            self._listen()
+            await self._serve(signals)
+
+    async def _serve(self, told_to_stop: AsyncIterator[int]) -> None:
         async with self._uplink, trio.open_nursery() as nursery:
             nursery.start_soon(self._listeners.run)
             nursery.start_soon(self._writer.run)
@@ -85,7 +90,7 @@ class Agent:
             log.info(
                 "serving on %s (journal %s, boot %d)", self._settings.socket_dir, self.books.journal, self.books.boot
             )
-            await _told_to_stop()
+            await anext(told_to_stop)
             await self._drain()
             nursery.cancel_scope.cancel()
         self._journal.close()
@@ -150,8 +155,8 @@ class Agent:
                 await trio.sleep(0.02)
         self.books.refusing = "This agent is stopping; ask again in a moment."
         give_back(self.books, self._clock.monotonic_ms(), everything=True)
-        while not self.books.pending.empty:
-            if not await self._writer.write_once():
+        while not self.books.pending.empty or self.books.pending.opened:
+            if not await self._writer.write_once(young=True):
                 break
         said = False
         with trio.move_on_after(DRAIN_S):
@@ -219,12 +224,6 @@ def _remember(settings: Settings, clock: SystemClock) -> tuple[Journal, Books, O
     for batch in contents.outbox:
         outbox.put(batch)
     return journal, books, outbox
-
-
-async def _told_to_stop() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            return
 
 
 def run(settings: Settings) -> None:

@@ -58,15 +58,19 @@ class Writer:
                 if not await self.write_once():
                     await trio.sleep(FULL_RETRY_S)
 
-    async def write_once(self) -> bool:
-        """Write one group; ``False`` when the disk is full (everything is kept and tried again)."""
-        async with self._writing:
-            return await self._write_group()
+    async def write_once(self, *, young: bool = False) -> bool:
+        """Write one group; ``False`` when the disk is full (everything is kept and tried again).
 
-    async def _write_group(self) -> bool:
+        Args:
+            young: calls in flight get their rows whatever their age: the agent is about to stop.
+        """
+        async with self._writing:
+            return await self._write_group(0 if young else JOURNALED_AGE_MS)
+
+    async def _write_group(self, age_ms: int) -> bool:
         books = self._books
         waiting, books.waiting_for_disk = books.waiting_for_disk, set()
-        group = books.gather(self._now_ms() - JOURNALED_AGE_MS)
+        group = books.gather(self._now_ms() - age_ms)
         write = to_write(group, books.boot, self._next_seq, self._wall_ms())
         books.committing = True
         try:

@@ -40,9 +40,9 @@ def extend(books: Books, request: Extend, now_ms: int, until_ms: int) -> Decisio
             _add(held, line)
     held.amounts = totals
     books.reservations.prolong(held, now_ms + request.ttl_ms)
-    held.opened_at_ms = now_ms
-    books.pending.opened.pop(held.id, None)  # to the end: they lie in the order of their age
-    books.pending.opened[held.id] = held
+    if held.id not in books.pending.opened:  # else it keeps its place: a stream that is fed often must get its row, too
+        held.opened_at_ms = now_ms
+        books.pending.opened[held.id] = held
     return answers.allowed(
         outcome.entitlement,
         _whole_path(books, held, now_ms),

@@ -44,7 +44,7 @@ def new_token(role: str) -> str:
     return f"alt_{role}_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
 
 
-def free_port() -> int:
+def a_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -103,7 +103,7 @@ class ControlPlane:
     """The control plane as its admin sees it."""
 
     folder: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=a_free_port)
     admin_token: str = field(default_factory=lambda: new_token("admin"))
     join_token: str = field(default_factory=lambda: new_token("join"))
     program: Program | None = None
@@ -324,7 +324,8 @@ def run() -> Iterator[Session]:
         assert session.agents
         for secret in session.secrets():
             assert secret not in logs
-        assert not re.search(r"Traceback|Exception ignored|AssertionError|KeyError", logs), logs[-5_000:]
+        fault = re.search(r"Traceback|Exception ignored|AssertionError|KeyError", logs)
+        assert fault is None, logs[max(0, fault.start() - 500) : fault.end() + 5_000]
 
 
 @pytest.fixture(scope="session")
@@ -394,6 +395,12 @@ def call() -> Callable[[Client, str, int], Decision]:
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
     return until
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    return a_free_port()
 
 
 @pytest.fixture(scope="session")
