@@ -21,6 +21,7 @@ from agent.api.frames import FramesDoor
 from agent.api.http import HttpDoor
 from agent.api.listeners import Listeners
 from agent.api.sockets import FRAMES_NAME, HTTP_NAME, listen_loopback, listen_unix
+from agent.background.one_thread import OneThread
 from agent.background.sync import WAIT_MAX_S, Syncer
 from agent.background.tick import tick
 from agent.background.watch import watch
@@ -58,8 +59,9 @@ class Agent:
         self._ballast = ballast_store.Ballast(settings.data_dir)
         self._ballast.take_up()
         self._uplink = Uplink(settings.control_plane_url, settings.ca_file)
-        self._writer = Writer(self.books, self._journal, self._outbox, self._ballast, clock)
-        self._syncer = Syncer(self.books, self._journal, self._outbox, self._writer, self._uplink, clock)
+        self._thread = OneThread("journal")
+        self._writer = Writer(self.books, self._journal, self._thread, self._outbox, self._ballast, clock)
+        self._syncer = Syncer(self.books, self._journal, self._thread, self._outbox, self._writer, self._uplink, clock)
         self._listeners = Listeners(clock.monotonic_ms, settings.connections_max, self.books.idle)
         self.books.wake_writer = self._writer.wake.set
         self.books.wake_sync = self._syncer.wake.set
@@ -93,6 +95,7 @@ class Agent:
             await anext(told_to_stop)
             await self._drain()
             nursery.cancel_scope.cancel()
+        self._thread.close()
         self._journal.close()
 
     def _listen(self) -> None:

@@ -85,11 +85,13 @@ class Listeners:
             self.stop_accepting()
             self._epoll.close()
 
-    def _turn(self) -> None:
+    def _turn(self, *, lingering: bool = False) -> None:
         """Serve what is ready, for a bounded time; and linger a moment where callers tend to come straight back."""
         self._turns += 1
         now_ns = time.perf_counter_ns()
         ends_ns, lingers_until_ns = now_ns + TURN_NS, 0
+        if lingering and self._worth and self._idle():
+            lingers_until_ns = now_ns + LINGER_NS
         while now_ns < ends_ns:
             ready = self._epoll.poll(0, 256)
             now_ns = time.perf_counter_ns()
@@ -198,12 +200,17 @@ class Listeners:
         return send_later
 
     def flush(self) -> None:
-        """Send the late answers that have gathered, one write for each connection."""
+        """Send the late answers that have gathered, one write for each connection; serve whoever comes straight back.
+
+        For other tasks of the agent; never from inside a turn.
+        """
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             connection.dirty = False
             if not connection.closed:
                 self._push(connection)
+        if dirty:
+            self._turn(lingering=True)
 
     def _push(self, connection: Connection) -> None:
         """Send as much as the peer takes; watch for room for the rest; read no more from one that is far behind."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 
 import stamina
 import trio
 
+from agent.background.one_thread import OneThread
 from agent.background.wake import Wake
 from agent.background.write_events import Writer
 from agent.clock import SystemClock
@@ -16,7 +16,7 @@ from agent.core.books import Books
 from agent.operations.adopt_sync import adopt_sync
 from agent.operations.compose_sync import compose_sync
 from agent.operations.park import try_due
-from agent.store.journal import BatchRow, Journal
+from agent.store.journal import Journal
 from agent.store.outbox import Outbox
 from agent.uplink import Uplink, UplinkDownError, UplinkRefusedError
 from protocol.events import EventBatch
@@ -38,12 +38,20 @@ class Syncer:
     """The one exchange at a time between this agent and its control plane."""
 
     def __init__(
-        self, books: Books, journal: Journal, outbox: Outbox, writer: Writer, uplink: Uplink, clock: SystemClock
+        self,
+        books: Books,
+        journal: Journal,
+        thread: OneThread,
+        outbox: Outbox,
+        writer: Writer,
+        uplink: Uplink,
+        clock: SystemClock,
     ) -> None:
         self._books = books
         self._journal = journal
         self._outbox = outbox
         self._writer = writer
+        self._thread = thread
         self._uplink = uplink
         self._clock = clock
         self._snapshot = True
@@ -153,8 +161,7 @@ class Syncer:
         keys = self._outbox.next_keys(bytes_max, BATCHES_MAX)
         if not keys:
             return []
-        rows: list[BatchRow] = []
-        await self._writer.in_thread(partial(_extend_with, rows, partial(self._journal.read_batches, keys)))
+        rows = await self._thread.run(partial(self._journal.read_batches, keys))
         return [EventBatch(row.boot, row.first, row.count, row.crc32, row.body) for row in rows]
 
     def _unheard(self, error: UplinkDownError) -> None:
@@ -174,7 +181,3 @@ class Syncer:
         )
         try_due(self._books, self._clock.monotonic_ms())
         self._books.send_answers()
-
-
-def _extend_with(rows: list[BatchRow], read: Callable[[], list[BatchRow]]) -> None:
-    rows.extend(read())

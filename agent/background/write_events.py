@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 
 import trio
 
+from agent.background.one_thread import OneThread
 from agent.background.wake import Wake
 from agent.clock import SystemClock
 from agent.core.books import Books
@@ -28,9 +28,17 @@ log = logging.getLogger("agent.journal")
 
 
 class Writer:
-    """Owns the journal's thread: everything that touches the file goes through ``in_thread``, one at a time."""
+    """Writes the journal, one commit group after the other."""
 
-    def __init__(self, books: Books, journal: Journal, outbox: Outbox, ballast: Ballast, clock: SystemClock) -> None:
+    def __init__(
+        self,
+        books: Books,
+        journal: Journal,
+        thread: OneThread,
+        outbox: Outbox,
+        ballast: Ballast,
+        clock: SystemClock,
+    ) -> None:
         self._books = books
         self._journal = journal
         self._outbox = outbox
@@ -38,7 +46,7 @@ class Writer:
         self._wall_ms = clock.wall_ms
         self._now_ms = clock.monotonic_ms
         self._next_seq = 1
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._thread = thread
         self._writing = trio.Lock()
         self.wake = Wake()
         self.disk_full = False
@@ -74,13 +82,14 @@ class Writer:
         write = to_write(group, books.boot, self._next_seq, self._wall_ms())
         books.committing = True
         try:
-            await self.in_thread(partial(self._journal.write, write))
+            await self._thread.run(partial(self._journal.write, write))
         except DiskFullError:
             books.counters.commit_failures += 1
             books.pending.put_back(group)
             books.waiting_for_disk |= waiting
             await self._make_room()
             self._tell(group, on_disk=False)
+            books.send_answers()
             return False
         finally:
             books.committing = False
@@ -104,16 +113,10 @@ class Writer:
                 tell(on_disk)
         for tell in group.waiters:
             tell(on_disk)
-        self._books.send_answers()
 
     async def _make_room(self) -> None:
         if not self.disk_full:
             log.error("the disk is full: nothing is lost, but nothing new is recorded until there is room")
         self.disk_full = True
         self._ballast.drop()
-        await self.in_thread(self._journal.shorten)
-
-    async def in_thread(self, work: Callable[[], object]) -> None:
-        """Run blocking work on the journal; never abandoned half-way."""
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(work, limiter=self._one_at_a_time)
+        await self._thread.run(self._journal.shorten)
