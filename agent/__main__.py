@@ -50,7 +50,7 @@ def _run(settings: Settings) -> int:
     from agent.main import run
     from agent.store.data_dir import DirectoryTakenError
     from agent.store.identity import IdentityDamagedError
-    from agent.store.journal import JournalDamagedError
+    from agent.store.journal import DiskFullError, JournalDamagedError
     from agent.uplink import QuarantinedError
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -64,7 +64,7 @@ def _run(settings: Settings) -> int:
         return _said(
             f"this journal must not be used again ({refusal}); it has been set aside, start again", EX_TEMPFAIL
         )
-    except (sqlite3.Error, JournalDamagedError, IdentityDamagedError, OSError) as broken:
+    except (sqlite3.Error, DiskFullError, JournalDamagedError, IdentityDamagedError, OSError) as broken:
         return _said(f"stopped: {broken}", EX_IOERR)
     return 0
 

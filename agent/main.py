@@ -34,7 +34,7 @@ from agent.operations.restore import restore
 from agent.settings import Settings
 from agent.store import ballast as ballast_store
 from agent.store import data_dir, identity
-from agent.store.journal import Journal, JournalDamagedError, open_journal, set_aside
+from agent.store.journal import DiskFullError, Journal, JournalDamagedError, open_journal, set_aside
 from agent.store.outbox import Outbox
 from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefusedError
 from protocol.local_messages import StatusReport
@@ -197,8 +197,16 @@ class Agent:
 
 
 def remember(settings: Settings, clock: SystemClock) -> tuple[Journal, Books, Outbox]:
-    """Open the journal and fill memory from it. A damaged one is set aside, never deleted, and a new one begun."""
+    """Open the journal and fill memory from it. A damaged one is set aside, never deleted, and a new one begun.
+
+    Raises:
+        DiskFullError: there is no room to begin, not even after the ballast has been let go.
+    """
     try:
+        return _remember(settings, clock)
+    except DiskFullError:
+        log.error("the disk is full; the ballast is let go so that this agent can start")
+        ballast_store.Ballast(settings.data_dir).drop()
         return _remember(settings, clock)
     except JournalDamagedError as damage:
         kept = set_aside(settings.data_dir, f"damaged-{clock.wall_ms()}")
@@ -220,7 +228,7 @@ def _remember(settings: Settings, clock: SystemClock) -> tuple[Journal, Books, O
         books = Books(settings.agent_name, name, boot, random_id(), confirmed_at_ms=now_ms)
         restore(books, contents, now_ms, shift_ms)
         journal.put_meta({"journal": name, "boot": str(boot), "machine_boot": here, "offset_ms": str(offset_ms)})
-    except JournalDamagedError:
+    except (JournalDamagedError, DiskFullError):
         journal.close()
         raise
     outbox = Outbox()

@@ -20,7 +20,7 @@ from agent.store.journal import Journal
 from agent.store.outbox import Outbox
 from agent.uplink import Uplink, UplinkDownError, UplinkRefusedError
 from protocol.events import EventBatch
-from protocol.uplink_messages import BATCHES_MAX
+from protocol.uplink_messages import BATCHES_MAX, SyncReply, SyncRequest
 
 GAP_S = 0.25
 """How long news waits for more news; an ask goes at once, and so does the rest of a backlog."""
@@ -130,7 +130,7 @@ class Syncer:
         batches = await self._next_batches()
         asked_at_ms = self._clock.monotonic_ms()
         request = compose_sync(books, batches, asked_at_ms, snapshot=self._snapshot, stopping=stopping)
-        reply = await self._uplink.sync(request)
+        reply = await self._said(request)
         self._snapshot = False
         if self.state != "connected":
             log.info("the control plane answers")
@@ -155,6 +155,20 @@ class Syncer:
         self._backlog = bool(batches) and self._outbox.events > 0
         if self._urgent:
             self.wake.set()
+
+    async def _said(self, request: SyncRequest) -> SyncReply:
+        """Send it. What it asks to look at is ticked off as it leaves, not as it is answered: a change that is heard of
+        meanwhile may be too new for this answer, and must be asked about again."""
+        books = self._books
+        looked, every = books.look_again & {named.customer for named in request.customers}, books.report_all
+        books.look_again -= looked
+        books.report_all = False
+        try:
+            return await self._uplink.sync(request)
+        except BaseException:
+            books.look_again |= looked
+            books.report_all = books.report_all or every
+            raise
 
     async def _next_batches(self) -> list[EventBatch]:
         bytes_max = BATCH_BYTES_BESIDE_ASKS if self._urgent else BATCH_BYTES_A_SYNC

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from agent.core.books import UNKNOWN_MS, Books
-from agent.core.budget import Allowance, Lease
+from agent.core.budget import Allowance, AllowanceKey, Lease
 from agent.operations.park import try_again
 from protocol.leases import Denial, Grant, Standing
 from protocol.uplink_messages import SyncReply, SyncRequest
+
+PASSED_OVER_MS = 1_000
+"""How long an ask rests that the control plane neither granted nor denied."""
 
 
 def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms: int, now_ms: int) -> None:
@@ -17,8 +20,6 @@ def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms
         asked_at_ms: when the request left. All durations in the answer count from then.
     """
     touched: set[str] = {named.customer for named in request.customers}
-    books.look_again -= touched
-    books.report_all = False
     books.confirmed_at_ms = asked_at_ms
     for report in request.leases:
         if report.lease in books.leases:
@@ -39,6 +40,8 @@ def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms
         touched.add(denial.customer)
     for named in request.customers:
         books.customer(named.customer).first_call = None
+        for ask in named.asks:
+            _not_answered(books, (named.customer, ask.counter, ask.scope_value), ask.lease, now_ms)
     _leases(books, reply, asked_at_ms)
     for mark in reply.high_water:
         books.pending.high_water[mark.boot] = max(mark.seq, books.pending.high_water.get(mark.boot, 0))
@@ -77,6 +80,14 @@ def _denied(books: Books, denial: Denial, asked_at_ms: int, now_ms: int) -> None
     if allowance.ask == denial.lease:
         _answered(books, allowance)
     allowance.deny(denial, now_ms, asked_at_ms)
+
+
+def _not_answered(books: Books, key: AllowanceKey, lease: str, now_ms: int) -> None:
+    """An ask that the reply passes over rests a while: else one exchange would follow the other without end."""
+    allowance = books.allowances.get(key)
+    if allowance is not None and allowance.ask == lease:
+        _answered(books, allowance)
+        allowance.denied_until_ms = max(allowance.denied_until_ms, now_ms + PASSED_OVER_MS)
 
 
 def _answered(books: Books, allowance: Allowance) -> None:

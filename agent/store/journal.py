@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,7 +115,7 @@ class Journal:
 
     def put_meta(self, facts: dict[str, str]) -> None:
         """Remember facts, on disk when this returns."""
-        with self._connection:
+        with _full_disk_told_apart(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
 
@@ -129,14 +129,9 @@ class Journal:
         """
         if not self.in_place():
             raise JournalDamagedError(f"{self._path} was removed or replaced while in use")
-        try:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                _apply(self._connection, write)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise DiskFullError(str(error)) from error
-            raise
+        with _full_disk_told_apart(), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            _apply(self._connection, write)
 
     def read_batches(self, keys: Iterable[tuple[int, int]]) -> list[BatchRow]:
         """Batches of the outbox by (boot, first)."""
@@ -172,6 +167,16 @@ class Journal:
     def close(self) -> None:
         """Close it cleanly."""
         self._connection.close()
+
+
+@contextlib.contextmanager
+def _full_disk_told_apart() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise DiskFullError(str(error)) from error
+        raise
 
 
 def _apply(connection: sqlite3.Connection, write: Write) -> None:
@@ -213,6 +218,7 @@ def open_journal(data_dir: Path) -> Journal:
 
     Raises:
         JournalDamagedError: it is there, but it is not a sound journal.
+        DiskFullError: there is no room to begin.
         sqlite3.OperationalError: it is in use, or the disk does not let us.
     """
     path = data_dir / FILE_NAME
@@ -222,13 +228,14 @@ def open_journal(data_dir: Path) -> Journal:
     finally:
         os.umask(before)
     try:
-        _prepare(connection)
+        with _full_disk_told_apart():
+            _prepare(connection)
     except sqlite3.DatabaseError as error:
         connection.close()
         if isinstance(error, sqlite3.OperationalError):
             raise
         raise JournalDamagedError(f"{path} is damaged: {error}") from error
-    except JournalDamagedError:
+    except (JournalDamagedError, DiskFullError):
         connection.close()
         raise
     return Journal(connection, path)
@@ -249,7 +256,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
     run("PRAGMA journal_size_limit=1048576")
     run("PRAGMA trusted_schema=OFF")
     run("PRAGMA cell_size_check=ON")
-    run(f"PRAGMA application_id={APPLICATION_ID}")
+    if not known:
+        run(f"PRAGMA application_id={APPLICATION_ID}")
     verdict = run("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise JournalDamagedError(f"this file fails SQLite's quick check: {verdict}")

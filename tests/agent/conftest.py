@@ -216,6 +216,8 @@ class Bench:
 
     def adopt(self, request: SyncRequest, reply: SyncReply) -> None:
         self.snapshot = False
+        self.books.look_again -= {named.customer for named in request.customers}
+        self.books.report_all = False
         for mark in reply.high_water:
             self.outbox.confirm(mark.boot, mark.seq)
         adopt_sync(self.books, request, reply, self.now_ms, self.now_ms)
