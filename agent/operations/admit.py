@@ -86,9 +86,12 @@ def require_known_meters(customer: Customer, meters: dict[str, int]) -> None:
 
 
 def seek_lease(books: Books, allowance: Allowance, need: int, now_ms: int) -> None:
-    """Ask for more of an allowance, unless an ask is under way or was just refused."""
+    """Ask for more of an allowance, unless an ask is under way or one for as little was just refused.
+
+    What was refused to a large call may still be there for a small one: it does not wait behind the large one.
+    """
     allowance.backlog += need
-    if allowance.ask is None and now_ms >= allowance.denied_until_ms:
+    if allowance.ask is None and (now_ms >= allowance.denied_until_ms or need < allowance.ask_need):
         allowance.ask = books.new_lease_id()
         allowance.ask_need = need
         books.asking[allowance.key] = None

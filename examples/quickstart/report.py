@@ -14,6 +14,8 @@ from examples.quickstart.callers import Told
 from examples.quickstart.settings import STATE, Settings
 
 SHOWN_CUSTOMERS = 16
+WAITED_S = 0.02
+"""A decision from memory takes a fraction of this; what took longer has asked the control plane."""
 VERDICTS = ("allow", "throttle", "block")
 
 
@@ -47,6 +49,7 @@ def summary(
         "agents": settings.agents,
         "customers": settings.customers,
         "decision_us": {"p50": percentile_us(decided, 0.50), "p99": percentile_us(decided, 0.99)},
+        "waited": sum(duration > WAITED_S for duration in decided),
         "kill": {
             **{name: round(value, 3) if isinstance(value, float) else value for name, value in outage.items()},
             "calls_that_waited": len(away),
@@ -80,7 +83,9 @@ def show(console: Console, plans: dict[str, str], told: list[Told], found: Audit
     kill = report["kill"]
     console.print(
         f"Decisions: p50 {latency['p50']:,} µs, p99 {latency['p99']:,} µs"
-        f" (over the socket, as the callers saw them; {report['calls_a_second']:,} calls a second)"
+        f" (over the socket, as the callers saw them; {report['calls_a_second']:,} calls a second).\n"
+        f"{report['waited']:,} of them waited for the control plane: a customer's first call on a host or in a window,"
+        " and the last few calls of an allowance."
     )
     console.print(
         f"Agent {kill['agent'] + 1} was killed in the middle and answered again {kill['away_s']:.2f} s later;"

@@ -214,6 +214,15 @@ def test_every_limit_must_have_room_and_a_refusal_takes_from_none(bench) -> None
     assert {state.limit: state.granted for state in reply.breakdown} == {"tokens-a-day": True, "two-requests": False}
 
 
+def test_small_call_does_not_wait_behind_a_large_one_that_was_refused(bench) -> None:
+    bench.entitle(Limit("tokens-a-day", "output_tokens", 100, WindowKind.DAY))
+    bench.lender.slice = 1
+    hold(bench, "r1", amount=60)
+    assert hold(bench, "r2", amount=70).code is Code.USAGE_LIMIT_REACHED
+    assert hold(bench, "r3", amount=40).has_access
+    assert hold(bench, "r4", amount=1).code is Code.USAGE_LIMIT_REACHED
+
+
 def test_throttle_says_when_to_come_back(bench) -> None:
     bench.lender.window_left_ms = 42_000
     bench.entitle(Limit("a-minute", "requests", 1, WindowKind.MINUTE, at_end=LimitEnd.THROTTLE))
