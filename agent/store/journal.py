@@ -247,7 +247,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
     known = run("PRAGMA application_id").fetchone()[0]
     if known not in (0, APPLICATION_ID):
         raise JournalDamagedError(f"this is another application's file (application id {known:#x})")
-    run("PRAGMA auto_vacuum=INCREMENTAL")
+    if not known:  # even to say again what is so already would write, and a damaged file is to be kept as it is
+        run("PRAGMA auto_vacuum=INCREMENTAL")
     mode = run("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
         raise JournalDamagedError(f"the disk does not support a write-ahead log (journal mode is {mode!r})")

@@ -316,7 +316,7 @@ class Session:
 
 @pytest.fixture(scope="session")
 def run() -> Iterator[Session]:
-    """The run of all these tests; at its end, no log of any process may hold a secret or an unforeseen fault."""
+    """The run of all these tests; at its end, no log may hold a secret, and no agent's an unforeseen fault."""
     with tempfile.TemporaryDirectory(prefix="alf") as folder:
         session = Session(Path(folder))
         yield session
@@ -324,6 +324,7 @@ def run() -> Iterator[Session]:
         assert session.agents
         for secret in session.secrets():
             assert secret not in logs
+        logs = "".join(path.read_text(errors="replace") for path in session.root.rglob("agent.log"))
         fault = re.search(r"Traceback|Exception ignored|AssertionError|KeyError", logs)
         assert fault is None, logs[max(0, fault.start() - 500) : fault.end() + 5_000]
 
