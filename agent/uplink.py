@@ -31,7 +31,7 @@ SYNC_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
 TRANSFER_S = 45.0
 """Beyond the wait for the next bytes, what a whole answer may take: one that drips is not waited for for ever."""
-WATCH_WAIT_MS = 45_000
+WATCH_WAIT_MS = 50_000
 REPLY_BYTES_MAX = 32 * 1024 * 1024
 
 _sync_reply = MsgpackDecoder(SyncReply)

@@ -32,6 +32,8 @@ STALLED_MS = 10_000
 LINGER_MS = 2_000
 """How long a peer may still send after its last answer, so that it comes to read that answer."""
 BACKLOG = 4_096
+COMPLAIN_MS = 60_000
+"""At most one line in the log in so long about descriptors that have run out."""
 
 log = logging.getLogger("agent.listeners")
 
@@ -53,6 +55,7 @@ class Listeners:
         self._connections: dict[int, Connection] = {}
         self._dirty: list[Connection] = []
         self._resting = False
+        self._complained_ms: int | None = None
         self._idle = idle
         self._turns = 0
         self._worth = LINGER_WORTH_MAX
@@ -135,12 +138,19 @@ class Listeners:
             self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def _rest(self, error: OSError) -> None:
-        """Out of descriptors: stop accepting until the next sweep, instead of spinning on the same refusal."""
-        if not self._resting:
+        """Out of descriptors: accept again when one has been given back, or at the next sweep, instead of spinning."""
+        now_ms = self._now_ms()
+        if self._complained_ms is None or now_ms - self._complained_ms > COMPLAIN_MS:
+            self._complained_ms = now_ms
             log.warning("cannot accept connections for now: %s (%d are open)", error.strerror, len(self._connections))
         self._resting = True
         for fd in self._listening:
             self._epoll.modify(fd, 0)
+
+    def _resume(self) -> None:
+        self._resting = False
+        for fd in self._listening:
+            self._epoll.modify(fd, select.EPOLLIN)
 
     def _serve(self, connection: Connection, mask: int) -> None:
         if mask & select.EPOLLOUT:
@@ -270,9 +280,7 @@ class Listeners:
             ):
                 self._close(connection)
         if self._resting:
-            self._resting = False
-            for fd in self._listening:
-                self._epoll.modify(fd, select.EPOLLIN)
+            self._resume()
 
     def _close(self, connection: Connection) -> None:
         if connection.closed:
@@ -284,6 +292,8 @@ class Listeners:
         del self._connections[fd]
         self._epoll.unregister(fd)
         connection.socket.close()
+        if self._resting:
+            self._resume()
 
 
 def _longer_ago(since_ms: int | None, span_ms: int, now_ms: int) -> bool:

@@ -24,7 +24,8 @@ from protocol.uplink_messages import BATCHES_MAX, SyncReply, SyncRequest
 
 GAP_S = 0.25
 """How long news waits for more news; an ask goes at once, and so does the rest of a backlog."""
-HEARTBEAT_S = 60.0
+HEARTBEAT_S = 600.0
+"""The hanging watch keeps in touch; this is for what nobody has thought of."""
 REFUSED_RETRY_S = 30.0
 BATCH_BYTES_A_SYNC = 512 * 1024
 BATCH_BYTES_BESIDE_ASKS = 32 * 1024

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.core.books import Books
-from agent.core.demand import goes_back
+from agent.core.demand import goes_back, renewal_due
 from agent.operations.adopt_sync import forget_lease
 
 FORGET_CUSTOMER_MS = 600_000
@@ -11,9 +11,12 @@ FORGET_UNKNOWN_MS = 60_000
 
 
 def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
-    """Close leases that are used up, over, idle or disowned; ``everything`` when the agent stops.
+    """Close leases that are used up, over, idle or disowned, and see that those kept are renewed in time.
 
     A lease that a call in flight holds is reported as closed only after that call has ended.
+
+    Args:
+        everything: the agent stops; nothing is kept.
     """
     for lease in list(books.leases.values()):
         allowance = books.allowances[lease.key]
@@ -23,6 +26,8 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
             books.pending.touch(lease)
         if lease.disowned and lease.held == 0:
             forget_lease(books, lease.id)
+        elif renewal_due(lease, now_ms) and not lease.closing:
+            books.news = True
     if not books.pending.empty:
         books.wake_writer()
     if any(lease.done and not (lease.reported and lease.reported.closed) for lease in books.leases.values()):

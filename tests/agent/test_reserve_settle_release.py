@@ -6,6 +6,7 @@ import pytest
 
 from agent.api.dispatch import Dispatch
 from agent.operations.extend import extend
+from agent.operations.give_back import give_back
 from agent.operations.record import record
 from agent.operations.release import release
 from agent.operations.reserve import reserve
@@ -212,6 +213,21 @@ def test_every_limit_must_have_room_and_a_refusal_takes_from_none(bench) -> None
     assert (reply.code, reply.limiting) == (Code.USAGE_LIMIT_REACHED, "two-requests")
     assert sum(lease.held for lease in bench.books.leases.values()) == before
     assert {state.limit: state.granted for state in reply.breakdown} == {"tokens-a-day": True, "two-requests": False}
+
+
+def test_lease_of_a_long_call_is_renewed_although_nothing_else_happens(bench) -> None:
+    bench.entitle(DAY_TOKENS)
+    hold(bench)
+    bench.sync()
+    (lease,) = bench.books.leases.values()
+    for _ in range(5):
+        bench.now_ms += 20_000
+        bench.books.news = False
+        give_back(bench.books, bench.now_ms)
+        if bench.books.news:
+            bench.sync()
+        assert lease.expires_at_ms > bench.now_ms
+    assert not lease.closing
 
 
 def test_small_call_does_not_wait_behind_a_large_one_that_was_refused(bench) -> None:
