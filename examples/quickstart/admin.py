@@ -17,6 +17,10 @@ class Admin:
     def __init__(self, url: str, token: str) -> None:
         self._client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
     def load_catalog(self) -> None:
         """Meters, features and plans of ``catalog.json``."""
         catalog = json.loads((HERE / "catalog.json").read_text())
