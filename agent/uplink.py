@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -119,10 +120,11 @@ async def _body_of(answer: httpx.Response) -> bytes:
         UplinkDownError, UplinkRefusedError, QuarantinedError: by what the control plane said instead.
     """
     parts = bytearray()
-    async for part in answer.aiter_bytes():
-        parts += part
-        if len(parts) > REPLY_BYTES_MAX:
-            raise UplinkDownError(f"the answer is larger than {REPLY_BYTES_MAX} bytes")
+    async with aclosing(answer.aiter_bytes()) as arriving:
+        async for part in arriving:
+            parts += part
+            if len(parts) > REPLY_BYTES_MAX:
+                raise UplinkDownError(f"the answer is larger than {REPLY_BYTES_MAX} bytes")
     if answer.status_code < 300:
         return bytes(parts)
     code, detail = _problem(bytes(parts))

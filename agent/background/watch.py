@@ -28,7 +28,8 @@ async def watch(books: Books, uplink: Uplink, syncer: Syncer, clock: SystemClock
             cursor = await _watch_once(books, uplink, syncer, clock, cursor)
         except UplinkRefusedError as refusal:
             log.warning("not allowed to watch: %s", refusal)
-            syncer.wake.set()  # what we may still do is settled there, and at once
+            books.news = True  # an exchange settles what we may still do, and at once
+            syncer.wake.set()
             await trio.sleep(REFUSED_RETRY_S)
 
 

@@ -1,0 +1,308 @@
+"""The real exchange loop and journal before a control plane that does as told: nonsense, silence, bad timing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent.background.one_thread import OneThread
+from agent.background.sync import Syncer
+from agent.background.watch import take_note, watch
+from agent.background.write_events import Writer
+from agent.core.books import Books
+from agent.operations.adopt_sync import PASSED_OVER_MS
+from agent.operations.reserve import reserve
+from agent.store.ballast import Ballast
+from agent.store.journal import open_journal
+from agent.store.outbox import Outbox
+from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefusedError
+from protocol.codec import MsgpackDecoder, encode_msgpack
+from protocol.entitlements import Limit
+from protocol.local_messages import Call, Reserve
+from protocol.uplink_messages import SYNC_PATH, WATCH_PATH, EnrollRequest, SyncReply, SyncRequest, WatchReply
+from protocol.windows import WindowKind
+
+_request = MsgpackDecoder(SyncRequest)
+SYNC = SyncRequest("journal", 1, "nonce", snapshot=True)
+Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+def uplink(handler) -> Uplink:
+    return Uplink("http://control-plane.example", None, httpx.MockTransport(handler))
+
+
+def ask(handler, what: str = "sync"):
+    """One request of a kind, answered by ``handler``."""
+
+    async def story():
+        async with uplink(handler) as line:
+            if what == "enroll":
+                return await line.enroll(EnrollRequest("alt_join_0123456789ab_x", "agent-1"))
+            return await (line.sync(SYNC) if what == "sync" else line.watch(-1))
+
+    return trio.run(story)
+
+
+def says(status: int, body: bytes = b"", **headers: str) -> Callable[[httpx.Request], httpx.Response]:
+    return lambda _: httpx.Response(status, content=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+PROBLEM = {"content_type": "application/problem+json"}
+
+
+@pytest.mark.parametrize("what", ["sync", "watch", "enroll"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        says(200, b"<html>Sign in</html>", content_type="text/html"),
+        says(200),
+        says(204),
+        says(200, b"\x93\x01\x02\x03"),
+        says(200, b"\x8a\xaahigh_water"),
+        says(200, b"\xc1"),
+        says(200, b"\xdd\xff\xff\xff\xff"),
+        says(200, b"[" * 100_000),
+        says(200, b"\x91" * 100_000),
+        says(200, b"\x00" * (33 * 1024 * 1024)),
+        says(200, b"not gzip", content_encoding="gzip"),
+        says(301, location="http://169.254.169.254/"),
+        says(400, b'{"code": "snapshot_required"}', **PROBLEM),
+        says(404),
+        says(409, b'{"code": "something_else"}', **PROBLEM),
+        says(409, b"[[[", **PROBLEM),
+        says(413),
+        says(429, retry_after="1"),
+        says(500, b"oops"),
+        says(503, b'{"code": [], "detail": {}}', **PROBLEM),
+    ],
+    ids=range(20),
+)
+def test_nonsense_is_a_control_plane_that_is_down(what, answer) -> None:
+    with pytest.raises(UplinkDownError):
+        ask(answer, what)
+
+
+@pytest.mark.parametrize("what", ["sync", "watch", "enroll"])
+@pytest.mark.parametrize("status", [401, 403])
+def test_refusal_and_quarantine_are_told_apart_from_being_down(what, status) -> None:
+    with pytest.raises(UplinkRefusedError, match=f"{status} unauthenticated: no"):
+        ask(says(status, b'{"code": "unauthenticated", "detail": "no"}', **PROBLEM), what)
+    with pytest.raises(QuarantinedError, match="copied"):
+        ask(says(409, b'{"code": "journal_quarantined", "detail": "copied"}', **PROBLEM), what)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [httpx.ConnectError("refused"), httpx.ReadTimeout(""), httpx.RemoteProtocolError("cut"), httpx.PoolTimeout("")],
+)
+def test_what_goes_wrong_on_the_line_is_down_and_says_what(error) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    with pytest.raises(UplinkDownError, match=type(error).__name__):
+        ask(fail)
+
+
+def test_answer_that_drips_for_ever_is_given_up() -> None:
+    async def drip():
+        while True:
+            await trio.sleep(10)
+            yield b"\x80"
+
+    async def story() -> float:
+        async with uplink(lambda _: httpx.Response(200, content=drip())) as line:
+            started = trio.current_time()
+            with pytest.raises(UplinkDownError, match="too slowly"):
+                await line.sync(SYNC)
+            return trio.current_time() - started
+
+    assert 30 < trio.run(story, clock=MockClock(autojump_threshold=0)) < 120
+
+
+def test_token_goes_into_the_header_and_nowhere_else() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(401, content=b"{}")
+
+    async def story() -> None:
+        async with uplink(answer) as line:
+            line.token = "alt_agent_0123456789ab_verysecret"
+            with pytest.raises(UplinkRefusedError) as refused:
+                await line.sync(SYNC)
+            assert "verysecret" not in str(refused.value)
+
+    trio.run(story)
+    assert seen[0].headers["authorization"] == "Bearer alt_agent_0123456789ab_verysecret"
+    assert "verysecret" not in str(seen[0].url)
+    assert b"verysecret" not in seen[0].content
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000
+
+    def monotonic_ms(self) -> int:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000 + self.now
+
+
+class Stage:
+    """Exchange loop, writer and journal as ``main`` wires them; the control plane is a function."""
+
+    def __init__(self, bench, folder: Path, answer) -> None:
+        (folder / "stage").mkdir()
+        self.bench = bench
+        self.clock = Clock()
+        self.uplink = uplink(answer)
+        self.journal = open_journal(folder / "stage")
+        self.books = Books("agent-1", "journal", 1, "nonce1", confirmed_at_ms=self.clock.now)
+        outbox, thread = Outbox(), OneThread("test-journal")
+        self.writer = Writer(self.books, self.journal, thread, outbox, Ballast(folder / "stage"), self.clock)
+        self.syncer = Syncer(self.books, self.journal, thread, outbox, self.writer, self.uplink, self.clock)
+
+    def ask(self, name: str) -> object:
+        request = Reserve(reservation=name, call=Call("acme", "chat"), amounts={"output_tokens": 5})
+        return reserve(self.books, request, self.clock.now, self.clock.now + 1_000)
+
+
+def test_change_heard_of_while_an_exchange_is_under_way_is_asked_about_again(bench, tmp_path) -> None:
+    """The answer may be older than the change: only what was noted before the request left is ticked off by it."""
+    bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
+    named: list[set[str]] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        said = _request(await request.aread())
+        named.append({customer.customer for customer in said.customers})
+        reply = bench.lender.answer(said)
+        if len(named) == 2:
+            bench.entitle(Limit("tokens", "output_tokens", 900, WindowKind.DAY), version=2)
+            take_note(stage.books, WatchReply(7, ("acme",), recall=True))
+        return httpx.Response(200, content=encode_msgpack(reply))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        async with stage.uplink:
+            stage.ask("r1")
+            await stage.syncer.exchange(stopping=False)
+            stage.books.look_again.add("acme")
+            await stage.syncer.exchange(stopping=False)
+            assert stage.books.look_again == {"acme"}
+            assert stage.books.report_all
+            await stage.syncer.exchange(stopping=False)
+
+    trio.run(story)
+    stage.journal.close()
+    assert named == [{"acme"}, {"acme"}, {"acme"}]
+    assert stage.books.customers["acme"].entitlement.version == 2
+    assert not stage.books.look_again
+
+
+def test_what_was_to_be_said_is_said_again_when_nobody_heard_it(bench, tmp_path) -> None:
+    bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
+    heard: list[SyncRequest] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        heard.append(_request(await request.aread()))
+        if len(heard) == 1:
+            return httpx.Response(503)
+        return httpx.Response(200, content=encode_msgpack(bench.lender.answer(heard[-1])))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        async with stage.uplink:
+            stage.ask("r1")
+            with pytest.raises(UplinkDownError):
+                await stage.syncer.exchange(stopping=False)
+            await stage.syncer.exchange(stopping=False)
+
+    trio.run(story)
+    stage.journal.close()
+    assert [customer.first_calls for customer in heard[0].customers] == [c.first_calls for c in heard[1].customers]
+    assert heard[1].snapshot, "the first exchange that is heard lists everything"
+    assert stage.books.leases
+
+
+def test_ask_that_the_reply_passes_over_rests_and_then_is_made_again(bench, tmp_path) -> None:
+    """A control plane that says nothing to an ask must not be stormed with it."""
+    bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
+    bench.lender.slice = 10
+    silent = False
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        reply = bench.lender.answer(_request(await request.aread()))
+        return httpx.Response(200, content=encode_msgpack(SyncReply() if silent else reply))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        nonlocal silent
+        async with stage.uplink:
+            for name in ("r1", "r2"):
+                while stage.ask(name) is None:
+                    await stage.syncer.exchange(stopping=False)
+                    await stage.writer.write_once()
+            silent = True
+            assert stage.ask("r3") is None
+            assert stage.books.asking
+            await stage.syncer.exchange(stopping=False)
+            assert not stage.books.asking, "it rests"
+            assert stage.ask("r3") is None
+            assert not stage.books.asking
+            stage.clock.now += PASSED_OVER_MS
+            silent = False
+            assert stage.ask("r3") is None
+            await stage.syncer.exchange(stopping=False)
+            await stage.writer.write_once()
+            assert stage.ask("r3").has_access
+
+    trio.run(story)
+    stage.journal.close()
+
+
+def test_revocation_that_the_watch_hears_of_is_settled_by_an_exchange_at_once(bench, tmp_path) -> None:
+    heard: list[str] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        heard.append(request.url.path)
+        if request.url.path == WATCH_PATH or len(heard) > 2:
+            return httpx.Response(401, content=b"{}")
+        return httpx.Response(200, content=encode_msgpack(SyncReply()))
+
+    stage = Stage(bench, tmp_path, answer)
+    stage.books.wake_sync = stage.syncer.wake.set
+
+    async def story() -> None:
+        async with stage.uplink, trio.open_nursery() as nursery:
+            nursery.start_soon(stage.syncer.run)
+            nursery.start_soon(watch, stage.books, stage.uplink, stage.syncer, stage.clock)
+            with trio.fail_after(20):
+                while not stage.books.refusing:  # noqa: ASYNC110 - a plain field of the books; no event says so
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+    trio.run(story, clock=MockClock(autojump_threshold=0))
+    stage.journal.close()
+    assert heard == [SYNC_PATH, WATCH_PATH, SYNC_PATH]
+
+
+def test_quarantined_agent_stops_exchanging_with_its_reason(bench, tmp_path) -> None:
+    stage = Stage(bench, tmp_path, says(409, b'{"code": "journal_quarantined", "detail": "copied"}'))
+
+    async def story() -> None:
+        async with stage.uplink:
+            await stage.syncer.run()
+
+    with pytest.raises(QuarantinedError, match="copied"):
+        trio.run(story)
+    stage.journal.close()
