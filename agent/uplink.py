@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 import httpx
 import msgspec
@@ -120,7 +120,7 @@ async def _body_of(answer: httpx.Response) -> bytes:
         UplinkDownError, UplinkRefusedError, QuarantinedError: by what the control plane said instead.
     """
     parts = bytearray()
-    async with aclosing(answer.aiter_bytes()) as arriving:
+    async with aclosing(cast("AsyncGenerator[bytes, None]", answer.aiter_bytes())) as arriving:
         async for part in arriving:
             parts += part
             if len(parts) > REPLY_BYTES_MAX:
