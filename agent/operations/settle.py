@@ -35,6 +35,9 @@ def settle(books: Books, request: Settle, now_ms: int, wall_ms: int) -> Recorded
             f"no reservation {request.reservation!r} is known here; give `call` so that it can be counted all the same"
         )
         return ErrorReply(error=Problem("reservation_not_found", text, "reservation"))
+    if request.call is not None and request.call.customer != call.customer:
+        text = f"reservation {request.reservation!r} is a call of another customer; use a new id for each call"
+        return ErrorReply(error=Problem("reservation_conflict", text, "reservation"))
     model = request.model or call.model
     said = Said(amounts, request.tokens, request.usage_source, request.outcome, model, request.provider)
     if held is None and ended is not None and ended.event is not None:
