@@ -61,7 +61,7 @@ def restart(bench, shift_ms: int, now_ms: int) -> None:
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(old=st.integers(10**6, 10**9), new=st.integers(10**3, 10**9), away=st.integers(0, 10**6))
 def test_instants_of_the_last_boot_mean_the_same_on_the_new_clock(make_bench, old, new, away) -> None:
-    """The monotonic clock starts anew with the machine; what was to last a minute more still does, less the time away."""
+    """The monotonic clock starts anew with the machine; what was to last a minute still does, less the time away."""
     bench = make_bench()
     bench.now_ms = old
     bench.entitle(TOKENS)

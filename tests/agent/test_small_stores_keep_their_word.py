@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from pathlib import Path
@@ -134,6 +133,4 @@ def test_looking_again_is_said_once_and_heard_once() -> None:
             await trio.testing.wait_all_tasks_blocked()
             wake.set()
 
-    with contextlib.suppress(ImportError):
-        import trio.testing
     trio.run(story)

@@ -1,0 +1,137 @@
+"""When to ask for more and when to give back: each rule by itself, over every state that hypothesis thinks of."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.budget import Allowance, Lease
+from agent.core.demand import CENTRAL_RETURN_MS, IDLE_RETURN_MS, asked_demand, goes_back, renewal_due
+from agent.operations.adopt_sync import forget_lease
+from agent.operations.give_back import give_back
+from agent.operations.reserve import reserve
+from protocol.entitlements import Limit
+from protocol.leases import Grant, Standing
+from protocol.local_messages import Call, Reserve
+from protocol.units import QUANTITY_MAX
+from protocol.windows import WindowKind
+
+KEY = ("acme", "*/output_tokens/day/customer", "")
+TOKENS = Limit("tokens-a-day", "output_tokens", 1_000, WindowKind.DAY)
+
+
+def lease(amount: int = 100, ttl_ms: int = 60_000, window_left_ms: int = 10**9, *, central: bool = False) -> Lease:
+    return Lease(Grant("l1", *KEY, amount, ttl_ms, 0, 1, window_left_ms, Standing(1_000, 0), central=central), 0)
+
+
+def allowance(now_ms: int = 0) -> Allowance:
+    return Allowance(KEY, now_ms)
+
+
+@given(idle=st.integers(0, 200_000), central=st.booleans(), held=st.integers(0, 5))
+def test_idle_lease_goes_back_unless_a_call_holds_it(idle, central, held) -> None:
+    one = lease(central=central)
+    one.held = held
+    after = CENTRAL_RETURN_MS if central else IDLE_RETURN_MS
+    assert goes_back(one, allowance(), idle) == (not held and idle >= after)
+
+
+@given(settled=st.integers(0, 100), orphan=st.integers(0, 100), known=st.booleans(), late=st.booleans())
+def test_used_up_lease_goes_back_but_one_that_may_be_orphaned_waits_for_the_late_settle(
+    settled, orphan, known, late
+) -> None:
+    one = lease(amount=100)
+    one.settled, one.orphan = settled, min(orphan, 100 - settled)
+    one.orphan_until_ms = 1_000
+    one.disowned = not known
+    now_ms = 1_000 if late else 999
+    expected = not known or ((one.orphan == 0 or late) and one.settled + one.orphan >= one.cap)
+    assert goes_back(one, allowance(now_ms), now_ms) == expected
+
+
+@given(now=st.integers(0, 10_000))
+def test_lease_whose_window_is_over_goes_back_at_once_and_closing_ones_not_twice(now) -> None:
+    one = lease(window_left_ms=5_000)
+    assert goes_back(one, allowance(now), now) == (now >= 5_000)
+    one.closing = True
+    assert not goes_back(one, allowance(now), now)
+
+
+@given(now=st.integers(0, 70_000), ttl=st.integers(1_000, 60_000))
+def test_lease_is_renewed_before_its_own_term_ends_which_ends_before_the_lenders(now, ttl) -> None:
+    one = lease(ttl_ms=ttl)
+    assert one.expires_at_ms < ttl
+    if now >= one.expires_at_ms:
+        assert renewal_due(one, now)
+    if now == 0 and ttl > 2_000:
+        assert not renewal_due(one, now)
+    one.renew(ttl, now)
+    assert one.expires_at_ms >= now + ttl - ttl // 200 - 250
+
+
+@given(
+    rate=st.integers(0, QUANTITY_MAX), backlog=st.integers(0, QUANTITY_MAX), lately=st.integers(0, QUANTITY_MAX),
+    now=st.integers(0, 10_000),
+)  # fmt: skip
+def test_demand_that_is_stated_is_never_less_than_known_and_always_a_quantity(rate, backlog, lately, now) -> None:
+    one = allowance()
+    one.demand_per_min, one.backlog, one.reserved_since = rate, backlog, lately
+    assert min(QUANTITY_MAX, max(rate, 30 * backlog)) <= asked_demand(one, now) <= QUANTITY_MAX
+
+
+@given(cap=st.integers(0, 100), settled=st.integers(0, 100), held=st.integers(0, 100), keep=st.integers(0, 200))
+def test_what_is_given_back_is_never_what_is_used_or_held(cap, settled, held, keep) -> None:
+    one = lease(amount=cap)
+    one.settled = min(settled, cap)
+    one.held = min(held, cap - one.settled)
+    one.watermark = cap
+    before = one.cap
+    one.lower(keep)
+    assert one.used <= one.cap <= before
+    assert one.watermark <= one.cap
+    assert one.cap == min(before, one.used + keep)
+
+
+def grown(bench) -> Lease:
+    bench.entitle(TOKENS)
+    request = Reserve(reservation="r1", call=Call("acme", "chat"), amounts={"output_tokens": 10})
+    while reserve(bench.books, request, bench.now_ms, bench.now_ms + 1_000) is None:
+        bench.sync()
+        bench.commit()
+    return next(iter(bench.books.leases.values()))
+
+
+def test_everything_goes_home_when_the_agent_stops_but_what_a_call_holds(bench) -> None:
+    one = grown(bench)
+    give_back(bench.books, bench.now_ms, everything=True)
+    assert (one.closing, one.cap, one.done) == (True, 10, False)
+    bench.commit()
+    bench.sync()
+    assert bench.lender.leases[one.id].cap == 10
+    assert not bench.lender.leases[one.id].closed
+
+
+def test_lease_is_reported_closed_only_with_numbers_that_are_on_disk(bench) -> None:
+    one = grown(bench)
+    bench.books.reservations.pop("r1")
+    one.held = 0
+    one.settled = 10  # an event is on its way
+    give_back(bench.books, bench.now_ms, everything=True)
+    assert not one.report().closed
+    assert one.report().settled == 0
+    bench.commit()
+    assert (one.report().closed, one.report().settled) == (True, 10)
+
+
+def test_lease_nobody_knows_is_forgotten_once_no_call_holds_it(bench) -> None:
+    one = grown(bench)
+    one.disowned = one.closing = True
+    give_back(bench.books, bench.now_ms)
+    assert one.id in bench.books.leases
+    one.held = 0
+    give_back(bench.books, bench.now_ms)
+    assert one.id not in bench.books.leases
+    assert bench.books.allowances[KEY].leases == []
+    forget_lease(bench.books, one.id)  # twice is once
+    bench.commit()
+    assert bench.journal.contents().leases == []
