@@ -129,6 +129,7 @@ class Syncer:
         books = self._books
         books.news = False
         batches = await self._next_batches()
+        more = len(batches) < len(self._outbox)
         asked_at_ms = self._clock.monotonic_ms()
         request = compose_sync(books, batches, asked_at_ms, snapshot=self._snapshot, stopping=stopping)
         reply = await self._said(request)
@@ -140,8 +141,8 @@ class Syncer:
         self.state, self.last_error, books.uplink_down = "connected", "", False
         self.first_success.set()
         books.counters.syncs += 1
-        for mark in reply.high_water:
-            books.counters.events_confirmed += self._outbox.confirm(mark.boot, mark.seq)
+        confirmed = sum(self._outbox.confirm(mark.boot, mark.seq) for mark in reply.high_water)
+        books.counters.events_confirmed += confirmed
         for trouble in reply.event_problems:
             log.warning(
                 "event %s (boot %d, seq %d): %s: %s",
@@ -153,7 +154,7 @@ class Syncer:
             )
         adopt_sync(books, request, reply, asked_at_ms, self._clock.monotonic_ms())
         books.send_answers()
-        self._backlog = bool(batches) and self._outbox.events > 0
+        self._backlog = more and confirmed > 0
         if self._urgent:
             self.wake.set()
 
