@@ -66,6 +66,9 @@ class Customer:
         self.meters = frozenset(entitlement.meters)
         self.ends_at_ms = None if entitlement.ends_in_ms is None else asked_at_ms + entitlement.ends_in_ms
         self.unknown_until_ms = 0
+        for path in self.paths.values():
+            for step in path.steps:
+                step.allowance.forget_denial()  # it was said under the plan before
         self.paths.clear()
 
 

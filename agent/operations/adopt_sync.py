@@ -107,7 +107,13 @@ def _leases(books: Books, reply: SyncReply, asked_at_ms: int) -> None:
             lease.lower(recall.keep)
             lease.closing = lease.closing or (recall.keep == 0 and lease.held == 0 and lease.orphan == 0)
             books.pending.touch(lease)
+    told = {(grant.customer, grant.counter, grant.scope_value) for grant in reply.grants}
+    told |= {(denial.customer, denial.counter, denial.scope_value) for denial in reply.denials}
+    told |= {books.leases[one.lease].key for one in reply.renewed if one.lease in books.leases}
     for name in reply.closed:
+        lease = books.leases.get(name)
+        if lease is not None and lease.key not in told:
+            _used_elsewhere(books, lease)
         forget_lease(books, name)
     for name in reply.unknown_leases:
         lease = books.leases.get(name)
@@ -121,6 +127,14 @@ def _stand(books: Books, lease: Lease, standing: Standing) -> None:
     allowance = books.allowances.get(lease.key)
     if allowance is not None and allowance.window_end_ms in (None, lease.window_end_ms):
         allowance.stand(standing, lease.window_end_ms, lease.window_ends_at_ms)
+
+
+def _used_elsewhere(books: Books, lease: Lease) -> None:
+    """What was used on a lease that has gone home still counts, whoever shows what remains."""
+    allowance = books.allowances.get(lease.key)
+    if allowance is not None and allowance.standing is not None and allowance.window_end_ms == lease.window_end_ms:
+        standing = allowance.standing
+        allowance.standing = Standing(standing.amount, standing.elsewhere + lease.settled + lease.orphan)
 
 
 def forget_lease(books: Books, name: str) -> None:

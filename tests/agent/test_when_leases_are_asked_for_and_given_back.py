@@ -10,9 +10,10 @@ from agent.core.demand import CENTRAL_RETURN_MS, IDLE_RETURN_MS, asked_demand, g
 from agent.operations.adopt_sync import forget_lease
 from agent.operations.give_back import give_back
 from agent.operations.reserve import reserve
+from agent.operations.settle import settle
 from protocol.entitlements import Limit
 from protocol.leases import Grant, Standing
-from protocol.local_messages import Call, Reserve
+from protocol.local_messages import Call, Reserve, Settle
 from protocol.units import QUANTITY_MAX
 from protocol.windows import WindowKind
 
@@ -135,3 +136,42 @@ def test_lease_nobody_knows_is_forgotten_once_no_call_holds_it(bench) -> None:
     forget_lease(bench.books, one.id)  # twice is once
     bench.commit()
     assert bench.journal.contents().leases == []
+
+
+def ask(bench, amount: int):
+    request = Reserve(reservation=f"r-{amount}", call=Call("acme", "chat"), amounts={"output_tokens": amount})
+    return reserve(bench.books, request, bench.now_ms, bench.now_ms + 1_000)
+
+
+def test_plan_that_allows_more_is_asked_for_more_at_once_whatever_was_denied_before(bench) -> None:
+    bench.lender.slice = 10
+    grown(bench)
+    bench.entitle(Limit("tokens-a-day", "output_tokens", 20, WindowKind.DAY), version=2)
+    bench.books.look_again.add("acme")
+    bench.sync()
+    assert ask(bench, 15) is None
+    bench.sync()
+    assert ask(bench, 15).code == "usage_limit_reached"
+    bench.entitle(TOKENS, version=3)
+    bench.books.look_again.add("acme")
+    bench.sync()
+    assert ask(bench, 15) is None
+    assert bench.books.asking, "without waiting until the denial has aged"
+    bench.sync()
+    bench.commit()
+    assert ask(bench, 15).has_access
+
+
+def test_what_was_used_on_a_lease_that_went_home_still_counts_in_what_remains(bench) -> None:
+    one = grown(bench)
+    outcome = settle(bench.books, Settle(reservation="r1", amounts={"output_tokens": 10}), bench.now_ms, bench.wall_ms)
+    assert bench.told(outcome) == []
+    bench.commit()
+    bench.sync()
+    allowance_now = bench.books.allowances[KEY]
+    assert allowance_now.used(bench.now_ms) == 10
+    give_back(bench.books, bench.now_ms, everything=True)
+    bench.commit()
+    bench.sync()
+    assert one.id not in bench.books.leases
+    assert allowance_now.used(bench.now_ms) == 10
