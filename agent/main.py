@@ -157,6 +157,7 @@ class Agent:
             while self.books.parked:  # noqa: ASYNC110 - plain functions empty it, one by one; nobody could set an event
                 await trio.sleep(0.02)
         self.books.refusing = "This agent is stopping; ask again in a moment."
+        self.books.draining = True
         give_back(self.books, self._clock.monotonic_ms(), everything=True)
         while not self.books.pending.empty or self.books.pending.opened:
             if not await self._writer.write_once(young=True):

@@ -68,6 +68,8 @@ class Dispatch:
 
     def __call__(self, request: Request, door: Door) -> Reply | None:
         """The reply, or ``None``: ``door.late`` will be called with it, within the request's deadline."""
+        if self._books.draining and not isinstance(request, Status | Usage):
+            return _DRAINING
         now_ms = self._clock.monotonic_ms()
         until_ms = now_ms + getattr(request, "deadline_ms", DEADLINE_MS)
         outcome = self._operate(request, now_ms, until_ms)
@@ -137,6 +139,11 @@ class Dispatch:
                 counters.blocked += 1
         return reply
 
+
+_DRAINING = ErrorReply(
+    error=Problem("draining", "this agent is stopping; repeat the same request under the same id in a moment"),
+    retry=True,
+)
 
 _NOT_RECORDED = ErrorReply(
     error=Problem(

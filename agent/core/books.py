@@ -109,6 +109,7 @@ class Books:
         news: events or reports wait to be sent; soon is soon enough.
         uplink_down: the last exchange failed; nobody is kept waiting for the control plane meanwhile.
         refusing: why nothing may be allowed at all (revoked, draining), or ``""``.
+        draining: the agent stops: what is asked from now on is for the next one.
     """
 
     agent: str
@@ -132,6 +133,7 @@ class Books:
     committing: bool = False
     uplink_down: bool = False
     refusing: str = ""
+    draining: bool = False
     lease_serial: int = 0
     wake_sync: Callable[[], None] = lambda: None
     wake_writer: Callable[[], None] = lambda: None

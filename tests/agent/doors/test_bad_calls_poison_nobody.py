@@ -14,7 +14,7 @@ from agent.store.journal import BatchRow, Contents, JournalDamagedError
 from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.entitlements import Limit, Scope
 from protocol.events import BATCH_BYTES_MAX, EventBatch, UsageEvent
-from protocol.local_messages import ErrorReply, Recorded
+from protocol.local_messages import ErrorReply, Recorded, StatusReport
 from protocol.units import METERS_MAX
 from protocol.uplink_messages import SYNC_BYTES_MAX, SyncRequest
 from protocol.windows import WindowKind
@@ -215,3 +215,18 @@ def test_counters_of_users_who_have_gone_are_forgotten_and_made_anew(way) -> Non
     (reply,) = frames.replies()
     assert (reply.id, reply.has_access) == (4, True)
     assert ("per-user", "u2") in {(state.limit, state.scope_value) for state in reply.breakdown}
+
+
+def test_stopping_agent_sends_callers_to_the_next_one_and_still_says_how_it_is(way) -> None:
+    way.bench.books.draining = True
+    for op in (
+        {"op": "check", "call": CALL},
+        {"op": "record", "event": "e", "call": CALL},
+        {"op": "release", "reservation": "r"},
+    ):
+        (reply,) = way.frames().send({**op, "id": 5})
+        assert (reply.id, reply.error.code, reply.retry) == (5, "draining", True)
+    assert isinstance(way.frames().send({"op": "status"})[0], StatusReport)
+    (response,) = way.http().post("/v1/check", {"call": CALL})
+    assert (response.status, response.headers["retry-after"]) == (503, "1")
+    assert not way.bench.books.pending.events
