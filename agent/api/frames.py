@@ -47,6 +47,11 @@ class FramesDoor:
         """Whether a frame has begun and not ended."""
         return self._reader.held_bytes > 0
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of an unfinished frame is kept."""
+        return self._reader.held_bytes
+
     def feed(self, chunk: bytes) -> bytes:
         """Take what arrived; give back the replies that are ready, joined."""
         try:

@@ -98,6 +98,12 @@ class HttpDoor:
         """Whether the connection ends once what is ready has been sent."""
         return self._ending and not self._answers
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of an unfinished request is kept, and of answers behind one that still waits."""
+        ready = sum(len(answer) for answer in self._answers if isinstance(answer, bytes))
+        return len(self._body) + self._silent_bytes + ready
+
     def feed(self, chunk: bytes) -> bytes:
         """Take what arrived; give back the responses that are ready, in order."""
         if self._ending:

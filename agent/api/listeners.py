@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import trio
 
-from agent.api.connections import Connection, MakeDoor, turn_away
+from agent.api.connections import Connection, MakeDoor, heaviest, turn_away
 
 READ_BYTES = 16_384
 OUT_BYTES_MAX = 1024 * 1024
@@ -27,10 +27,8 @@ wait this long for it, busily - as long as that has lately been worth it, and no
 LINGER_WORTH_MAX = 8
 LINGER_RETRY_TURNS = 64
 """Where lingering was in vain, it is tried again so seldom."""
-STALLED_MS = 10_000
-"""A frame begun and not ended, or answers not read, for so long: the connection is closed."""
-LINGER_MS = 2_000
-"""How long a peer may still send after its last answer, so that it comes to read that answer."""
+BUFFERED_BYTES_MAX = 256 * 1024 * 1024
+"""Kept for all connections together; beyond it those that make us keep most are closed, at the next sweep."""
 BACKLOG = 4_096
 COMPLAIN_MS = 60_000
 """At most one line in the log in so long about descriptors that have run out."""
@@ -270,15 +268,11 @@ class Listeners:
         """Close what has stalled, and accept again after having run out of descriptors."""
         now_ms = self._now_ms()
         for connection in list(self._connections.values()):
-            if (
-                _longer_ago(connection.unread_since_ms, STALLED_MS, now_ms)
-                or (
-                    connection.watching & select.EPOLLIN
-                    and _longer_ago(connection.partial_since_ms, STALLED_MS, now_ms)
-                )
-                or _longer_ago(connection.ended_ms, LINGER_MS, now_ms)
-            ):
+            if connection.is_stalled(now_ms):
                 self._close(connection)
+        for connection in heaviest(self._connections.values(), BUFFERED_BYTES_MAX):
+            log.warning("closing a connection for which %d bytes are kept", connection.kept_bytes)
+            self._close(connection)
         if self._resting:
             self._resume()
 
@@ -294,7 +288,3 @@ class Listeners:
         connection.socket.close()
         if self._resting:
             self._resume()
-
-
-def _longer_ago(since_ms: int | None, span_ms: int, now_ms: int) -> bool:
-    return since_ms is not None and now_ms - since_ms > span_ms

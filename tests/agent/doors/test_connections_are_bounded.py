@@ -13,9 +13,11 @@ import pytest
 import trio
 
 from agent.api import frames, http
+from agent.api import listeners as listeners_module
+from agent.api.connections import LINGER_MS, STALLED_MS
 from agent.api.frames import FramesDoor
 from agent.api.http import HttpDoor
-from agent.api.listeners import LINGER_MS, OUT_BYTES_MAX, STALLED_MS, Listeners
+from agent.api.listeners import OUT_BYTES_MAX, Listeners
 from agent.api.sockets import listen_loopback, listen_unix
 from protocol.framing import FrameReader, frame
 
@@ -159,6 +161,22 @@ def test_client_that_never_reads_is_read_no_more_and_closed_and_others_go_on(sta
 def is_closed_unread(stand: Stand, connection) -> bool:
     """Without reading, which would be what it waits for."""
     return connection.closed and connection not in stand.listeners._connections.values()
+
+
+@pytest.mark.parametrize("name", ["f", "h"])
+def test_memory_for_all_connections_together_is_bounded(stand, monkeypatch, name) -> None:
+    """Each within its own bound, and yet too much in all: those that hold most go, the others stay."""
+    monkeypatch.setattr(listeners_module, "BUFFERED_BYTES_MAX", 500_000)
+    head = (200_000).to_bytes(4, "big") if name == "f" else b"POST /v1/check HTTP/1.1\r\ncontent-length: 200000\r\n\r\n"
+    heavy = [stand.connect(name) for _ in range(5)]
+    light = stand.connect()
+    for number, client in enumerate(heavy):
+        for piece in (head, b"x" * 90_000, b"x" * (60_000 + number)):
+            client.send(piece)
+            stand.turn(12)
+    stand.listeners.sweep()
+    assert [is_closed(client) for client in heavy] == [False, False, False, True, True]
+    assert stand.exchange(light, STATUS)
 
 
 def test_slow_reader_that_does_read_is_kept(stand) -> None:
