@@ -97,6 +97,12 @@ def _sync(state: Any, agent: str, body: bytes) -> tuple[bytes, bool]:
     now_ms = state.clock.now_ms()
     outcome: Synced | TurnedAway = state.database.run(lambda connection: sync_agent(connection, agent, said, now_ms))
     if isinstance(outcome, Synced):
+        if outcome.late:
+            detail = (
+                "What was said counts, but a newer start of this journal has spoken: two agents live on copies of one "
+                "disk, and this one must stop. Start it with an empty data directory."
+            )
+            raise Conflict("journal_quarantined", detail, "journal")
         return encode_msgpack(outcome.reply), outcome.news
     match outcome.why:
         case "snapshot_required":

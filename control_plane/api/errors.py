@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 
 from control_plane.operations.refusals import Conflict, Forbidden, NotFound, Refusal, Unauthenticated
 from control_plane.store.database import DatabaseUnavailable
@@ -102,8 +102,14 @@ def _parameters(_: Request[Any, Any, Any], error: ValidationException) -> Respon
     return problem(400, violation.code, violation.message, violation.field)
 
 
+_CUT_OFF = "client disconnected prematurely"  # what Litestar says of a peer that died in the middle of its body
+
+
 def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     status = error.status_code
+    if isinstance(error, InternalServerException) and error.detail == _CUT_OFF:
+        _logger.info("a request was cut off by its sender")
+        return problem(400, "request_cut_off", "The request ended before it was whole.")
     if status >= 500:
         _logger.error("unexpected %s", status, exc_info=error)
     detail = HTTPStatus(status).description or HTTPStatus(status).phrase

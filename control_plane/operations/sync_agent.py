@@ -25,10 +25,17 @@ SEEN_COARSE_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """The answer. ``news``: watches have something to hear."""
+    """The answer.
+
+    Attributes:
+        news: watches have something to hear.
+        late: a newer start of the journal has spoken. What was said counts all the same; but whoever reads the answer
+            is alive, so that two agents live on copies of one disk: it must stop.
+    """
 
     reply: SyncReply
     news: bool
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     news = exchange.books.save()
     rollups.add(connection, reading.sums)
     exchange.books.publish()
-    return Synced(exchange.answer.reply(), news)
+    return Synced(exchange.answer.reply(), news, late=speaker is Speaker.LATE)
 
 
 def _prepare(exchange: Exchange) -> tuple[Reading, list[Wish]]:

@@ -175,3 +175,10 @@ def test_revoked_agent_refuses_within_seconds_and_keeps_what_it_was_told(plane, 
     assert agent.stop() == 0
     agent.start()
     assert agent.status().outbox_events >= kept.outbox_events, "kept on disk, for whoever looks into it"
+
+
+def test_revoked_agent_that_has_nothing_to_do_hears_of_it_through_its_watch(plane, make_agent, wait_until) -> None:
+    agent = make_agent(plane).start()
+    wait_until("it is connected", lambda: agent.status().control_plane["state"] == "connected")
+    plane.request("DELETE", f"/v1/agents/{agent.identity()['agent']}")
+    wait_until("it knows", lambda: agent.status().control_plane["state"] == "refused", 2 * SOON_S)

@@ -227,3 +227,20 @@ def test_copied_disk_is_found_out_and_neither_copy_uses_it_any_longer(plane, mak
     with first.client() as client:
         wait_until("it serves again, with a journal of its own", lambda: call(client, customer, 1).allowed)
     assert "Traceback" not in first.program.said() + second.program.said()
+
+
+def test_original_that_lives_on_beside_a_copy_of_its_disk_is_stopped(plane, make_agent, call, wait_until) -> None:
+    customer = plane.customer()
+    first = make_agent(plane).start().serves(customer)
+    second = make_agent(plane)
+    second.folder.mkdir()
+    shutil.copytree(first.data, second.data)
+    second.start()
+    wait_until("the copy is heard", lambda: second.status().counters["syncs"] > 0)
+    with first.client(timeout_s=2) as client, contextlib.suppress(AllotmentError):
+        for _ in range(200):
+            call(client, customer, 1)
+    assert first.program.ends() == EX_TEMPFAIL
+    with second.client() as client:
+        assert call(client, customer, 1).allowed
+    assert "two agents live on copies of one disk" in first.program.said()

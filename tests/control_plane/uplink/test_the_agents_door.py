@@ -115,6 +115,15 @@ def test_a_start_must_introduce_itself_and_a_copy_is_told_so(send: Any) -> None:
     assert problem(send(encode_msgpack(copy)))[:2] == (409, "journal_quarantined")
 
 
+def test_an_earlier_start_that_is_still_alive_is_heard_and_then_stopped(send: Any, world: Any) -> None:
+    assert send(encode_msgpack(HELLO)).status_code == 200
+    newer = msgspec.structs.replace(HELLO, boot=HELLO.boot + 1, nonce="newer")
+    assert send(encode_msgpack(newer)).status_code == 200
+    older = msgspec.structs.replace(HELLO, snapshot=False)
+    assert problem(send(encode_msgpack(older)))[:2] == (409, "journal_quarantined")
+    assert send(encode_msgpack(msgspec.structs.replace(newer, snapshot=False))).status_code == 200
+
+
 def test_other_roles_may_not_sync(send: Any, tokens: Any) -> None:
     for token in (tokens.admin, tokens.support, tokens.join):
         assert send(encode_msgpack(HELLO), token).status_code in {401, 403}
