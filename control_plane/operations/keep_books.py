@@ -75,7 +75,9 @@ class Books:
     def _seeds(self, missing: Mapping[Key, int]) -> dict[Key, int]:
         """What new counters start from: use that was counted in their window before they existed.
 
-        Sums are kept by the hour: the first hour counts whole, and windows of a minute start at nothing.
+        Sums are kept by the hour. Only hours that lie wholly inside the window count: a billing period that begins in
+        the middle of an hour does not take over what the period before used in it, and what was used in its own part
+        of that hour before the counter existed is not counted. Windows of a minute start at nothing.
         """
         coarse = [key for key in missing if "/minute/" not in key.counter]
         if not coarse:

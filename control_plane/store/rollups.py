@@ -67,15 +67,15 @@ def used(
     feature: str | None,
     user: str | None,
 ) -> int:
-    """What a customer used of a meter in the hours from that of ``start_ms`` to ``end_ms``.
+    """What a customer used of a meter in the hours that lie wholly between ``start_ms`` and ``end_ms``.
 
     Args:
         feature, user: only of this feature, of this user; ``None``: of all.
     """
     query = select(func.coalesce(func.sum(rollups.c.quantity), 0)).where(
         rollups.c.customer == customer,
-        rollups.c.hour_ms >= start_ms - start_ms % HOUR_MS,
-        rollups.c.hour_ms < end_ms,
+        rollups.c.hour_ms >= start_ms,
+        rollups.c.hour_ms <= end_ms - HOUR_MS,
         rollups.c.meter == meter,
     )
     if feature is not None:
