@@ -24,7 +24,8 @@ _event = MsgpackDecoder(UsageEvent)
 SAYINGS = {
     "corrupt": "the batch fails its checksum; send it again as it is on the disk",
     "duplicate": "it was accepted before, with the same content; nothing was counted twice",
-    "conflict": "another event was accepted under this id; the first counts, this one is kept for people to look at",
+    "conflict": "another event was accepted under this id; only the first is in the usage; this one is kept for people "
+    "to look at, and what its leases paid stays charged",
     "unknown_customer": "nobody knows this customer; the event is kept",
     "undecodable": "it cannot be read; it is kept",
     "negative": "amounts are negative in an event that corrects nothing; it is kept",
@@ -193,22 +194,24 @@ def _row(exchange: Exchange, item: Incoming) -> events.Row:
 def _judge_repetitions(
     exchange: Exchange, reading: Reading, again: list[Incoming], winners: dict[tuple[str, str], bytes]
 ) -> None:
-    """The same words again are a duplicate, other words a conflict. Either way their leases have paid a second time,
-    which is given back."""
+    """The same words again are a duplicate: its leases have paid a second time, which is given back. Other words are a
+    conflict: a second call probably happened under the same id, so what its leases paid for it stays charged."""
     if not again:
         return
     stored = events.digests(exchange.connection, [item.identity for item in again if item.identity not in winners])
     for item in again:
-        code = "duplicate" if {**stored, **winners}.get(item.identity) == item.digest else "conflict"
-        if code == "conflict":
-            _keep(exchange, reading, item, code)
+        if {**stored, **winners}.get(item.identity) == item.digest:
+            _tell(exchange, item.boot, item.seq, item.event.event, "duplicate")
+            _give_back(exchange, reading, item.event)
         else:
-            _tell(exchange, item.boot, item.seq, item.event.event, code)
-        for charge in item.event.charges:
-            row = exchange.payers.get(charge.lease)
-            if row is not None and row.customer == item.event.customer and charge.amount:
-                back = -min(charge.amount, row.granted)
-                reading.owed.append(Owed(row.key, back, code, item.event.event, row.lease))
+            _keep(exchange, reading, item, "conflict")
+
+
+def _give_back(exchange: Exchange, reading: Reading, event: UsageEvent) -> None:
+    for charge in event.charges:
+        row = exchange.payers.get(charge.lease)
+        if row is not None and row.customer == event.customer and charge.amount:
+            reading.owed.append(Owed(row.key, -min(charge.amount, row.granted), "duplicate", event.event, row.lease))
 
 
 def _count(exchange: Exchange, reading: Reading, item: Incoming) -> None:

@@ -24,7 +24,9 @@ def check_books(connection: Connection) -> list[str]:
     """Every difference between the sums and what they are sums of; empty when the books are right.
 
     For each allowance: outstanding = caps of its leases that are not closed = granted - returned - released;
-    posted and direct = their ledger entries. For each customer and meter: the events = the hourly sums.
+    posted and direct = their ledger entries. For each customer and meter: the events = the hourly sums. Events that
+    contradict an accepted one are in neither of these two sums, while what their leases paid stays posted: it was
+    probably used, and an allowance may so be charged more than the events say.
     Reads everything: for tests, audits and admins, never on a request path.
     """
     return [*_allowances(connection), *_usage(connection)]

@@ -120,6 +120,24 @@ def test_other_words_under_the_same_id_are_kept_and_the_first_count(world: Any, 
     assert world.books() == []
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_what_leases_paid_for_other_words_under_the_same_id_stays_charged(
+    world: Any, acme: Any, together: bool
+) -> None:
+    agent = world.agent()
+    lease = agent.borrow("acme", acme, 10)
+    said = [world.event("acme", {"requests": amount}, [lease], event="call-1") for amount in (3, 4)]
+    for events in [said] if together else [said[:1], said[1:]]:
+        agent.upload(*events)
+    agent.report(LeaseReport(lease.lease, lease.amount, settled=7, closed=True))
+    table = tables.allowances.c
+    charged = world.read(lambda connection: connection.execute(select(table.posted, table.direct)).all())
+    assert charged == [(7, 0)]
+    assert total(world) == 3
+    assert conflicts(world) == [("conflict", "call-1")]
+    assert world.books() == []
+
+
 def test_repetitions_within_one_batch_count_once(world: Any, acme: Any) -> None:
     agent = world.agent()
     said = [world.event("acme", {"requests": amount}, event="call-1") for amount in (3, 3, 4)]
