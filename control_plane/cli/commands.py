@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import click
 
 from control_plane.cli.upkeep import create_token, migrate
+from control_plane.settings import Settings
+
+SETTINGS = """\b
+Settings are environment variables:
+  ALLOTMENT_DATABASE_URL      postgresql://... or sqlite:///PATH (default
+                              {database_url})
+  ALLOTMENT_HOST              address to listen on (default {host})
+  ALLOTMENT_PORT              port, 0 takes a free one (default {port})
+  ALLOTMENT_TLS_CERT_FILE     certificate chain (PEM); with its key: HTTPS
+  ALLOTMENT_TLS_KEY_FILE      private key (PEM) of that certificate
+  ALLOTMENT_ADMIN_TOKEN_FILE  holds an admin token that shall be good
+  ALLOTMENT_JOIN_TOKEN_FILE   holds a join token that shall be good
+""".format_map({field.name: field.default for field in fields(Settings)})
 
 
-@click.group()
+@click.group(epilog=SETTINGS)
 def main() -> None:
-    """Allotment's control plane. Settings are environment variables beginning with ALLOTMENT_."""
+    """Allotment's control plane: plans, customers, leases for agents, and the ledger of usage."""
 
 
 @main.command()
