@@ -34,7 +34,7 @@ from agent.operations.restore import restore
 from agent.settings import Settings
 from agent.store import ballast as ballast_store
 from agent.store import data_dir, identity
-from agent.store.journal import DiskFullError, Journal, JournalDamagedError, open_journal, set_aside
+from agent.store.journal import CONFIRMED, DiskFullError, Journal, JournalDamagedError, open_journal, set_aside
 from agent.store.outbox import Outbox
 from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefusedError
 from protocol.local_messages import StatusReport
@@ -226,7 +226,8 @@ def _remember(settings: Settings, clock: SystemClock) -> tuple[Journal, Books, O
         if journal.meta("machine_boot") not in (None, here):
             shift_ms = int(journal.meta("offset_ms") or offset_ms) - offset_ms
         contents = journal.contents()
-        books = Books(settings.agent_name, name, boot, random_id(), confirmed_at_ms=now_ms)
+        unheard_ms = max(0, clock.wall_ms() - int(journal.meta(CONFIRMED) or clock.wall_ms()))
+        books = Books(settings.agent_name, name, boot, random_id(), confirmed_at_ms=now_ms - unheard_ms)
         restore(books, contents, now_ms, shift_ms)
         journal.put_meta({"journal": name, "boot": str(boot), "machine_boot": here, "offset_ms": str(offset_ms)})
     except (JournalDamagedError, DiskFullError):

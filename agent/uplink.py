@@ -35,6 +35,8 @@ TRANSFER_S = 45.0
 WATCH_WAIT_MS = 50_000
 REPLY_BYTES_MAX = 32 * 1024 * 1024
 
+REFUSALS = frozenset({"unauthenticated", "forbidden"})
+
 _sync_reply = MsgpackDecoder(SyncReply)
 _watch_reply = MsgpackDecoder(WatchReply)
 _enroll_reply = JsonDecoder(EnrollReply)
@@ -44,8 +46,15 @@ class UplinkDownError(Exception):
     """The control plane cannot be reached, or is not able to answer now: try again later."""
 
 
+class SnapshotRequiredError(UplinkDownError):
+    """The control plane does not know this start (any more): the next try must introduce it."""
+
+
 class UplinkRefusedError(Exception):
-    """The control plane does not accept us: the token is unknown, expired or revoked."""
+    """The control plane itself does not accept us: the token is unknown, expired or revoked.
+
+    The same status from something on the way says nothing of the kind, and is ``UplinkDownError``.
+    """
 
 
 class QuarantinedError(Exception):
@@ -129,8 +138,10 @@ async def _body_of(answer: httpx.Response) -> bytes:
         return bytes(parts)
     code, detail = _problem(bytes(parts))
     said = f"{answer.status_code} {code or answer.reason_phrase}: {detail}" if detail else f"{answer.status_code}"
-    if answer.status_code in (401, 403):
+    if answer.status_code in (401, 403) and code in REFUSALS:
         raise UplinkRefusedError(said)
+    if code == "snapshot_required":
+        raise SnapshotRequiredError(said)
     if answer.status_code == 409 and code == "journal_quarantined":
         raise QuarantinedError(said)
     raise UplinkDownError(said)

@@ -18,7 +18,7 @@ from agent.operations.compose_sync import compose_sync
 from agent.operations.park import try_due
 from agent.store.journal import Journal
 from agent.store.outbox import Outbox
-from agent.uplink import Uplink, UplinkDownError, UplinkRefusedError
+from agent.uplink import SnapshotRequiredError, Uplink, UplinkDownError, UplinkRefusedError
 from protocol.events import EventBatch
 from protocol.uplink_messages import BATCHES_MAX, SyncReply, SyncRequest
 
@@ -77,7 +77,7 @@ class Syncer:
             except UplinkRefusedError as refusal:
                 self._refused(refusal)
                 await trio.sleep(REFUSED_RETRY_S)
-                self.wake.set()
+                self._books.news = True  # so that it is tried again, whatever else there is to say
 
     async def finish(self) -> bool:
         """Say everything that is left to say, as the agent stops; ``False`` when it could not be said now."""
@@ -132,7 +132,11 @@ class Syncer:
         more = len(batches) < len(self._outbox)
         asked_at_ms = self._clock.monotonic_ms()
         request = compose_sync(books, batches, asked_at_ms, snapshot=self._snapshot, stopping=stopping)
-        reply = await self._said(request)
+        try:
+            reply = await self._said(request)
+        except SnapshotRequiredError:
+            self._snapshot = True  # it has forgotten us: its database was restored to an older state
+            raise
         self._snapshot = False
         if self.state != "connected":
             log.info("the control plane answers")
@@ -141,6 +145,7 @@ class Syncer:
         self.state, self.last_error, books.uplink_down = "connected", "", False
         self.first_success.set()
         books.counters.syncs += 1
+        self._look_for_gaps(reply)
         confirmed = sum(self._outbox.confirm(mark.boot, mark.seq) for mark in reply.high_water)
         books.counters.events_confirmed += confirmed
         for trouble in reply.event_problems:
@@ -157,6 +162,15 @@ class Syncer:
         self._backlog = more and confirmed > 0
         if self._urgent:
             self.wake.set()
+
+    def _look_for_gaps(self, reply: SyncReply) -> None:
+        """A control plane that was restored to an older state has forgotten events that it had confirmed."""
+        for mark in reply.high_water:
+            first = self._outbox.first_of(mark.boot)
+            if first is not None and first > mark.seq + 1:
+                missing = f"events {mark.seq + 1} to {first - 1} of boot {mark.boot}"
+                self.last_error = f"the control plane has lost {missing}, which it had confirmed; later ones wait here"
+                log.error("%s", self.last_error)
 
     async def _said(self, request: SyncRequest) -> SyncReply:
         """Send it. What it asks to look at is ticked off as it leaves, not as it is answered: a change that is heard of

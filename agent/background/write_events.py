@@ -80,6 +80,7 @@ class Writer:
         waiting, books.waiting_for_disk = books.waiting_for_disk, set()
         group = books.gather(self._now_ms() - age_ms)
         write = to_write(group, books.boot, self._next_seq, self._wall_ms())
+        write.confirmed_at_ms = self._wall_ms() - (self._now_ms() - books.confirmed_at_ms)
         books.committing = True
         try:
             await self._thread.run(partial(self._journal.write, write))

@@ -15,6 +15,8 @@ from protocol.uplink_messages import FirstCall
 
 PARKED_MAX = 20_000
 PATHS_MAX = 1_024
+ALLOWANCES_MAX = 200_000
+"""Counters kept here: with limits for each user, a host that serves very many of them asks to be relieved."""
 CUSTOMERS_MAX = 100_000
 RESERVATIONS_MAX = 200_000
 UNKNOWN_MS = 5_000
@@ -107,6 +109,7 @@ class Books:
         send_answers: set by ``main``: late answers have gathered; send them.
         committing: a group is on its way to the disk.
         news: events or reports wait to be sent; soon is soon enough.
+        report_from: where the next report of leases begins, when there are more than one may hold.
         uplink_down: the last exchange failed; nobody is kept waiting for the control plane meanwhile.
         refusing: why nothing may be allowed at all (revoked, draining), or ``""``.
         draining: the agent stops: what is asked from now on is for the next one.
@@ -135,6 +138,7 @@ class Books:
     refusing: str = ""
     draining: bool = False
     lease_serial: int = 0
+    report_from: int = 0
     wake_sync: Callable[[], None] = lambda: None
     wake_writer: Callable[[], None] = lambda: None
     send_answers: Callable[[], None] = lambda: None
@@ -149,6 +153,11 @@ class Books:
     def crowded_for(self, name: str) -> bool:
         """Whether this customer is new, and as many as memory is meant for are known already."""
         return len(self.customers) >= CUSTOMERS_MAX and name not in self.customers
+
+    def too_many_counters_for(self, customer: Customer, call: Call, meters: dict[str, int]) -> bool:
+        """Whether this call would need new counters, and as many as memory is meant for are kept already."""
+        full = len(self.allowances) >= ALLOWANCES_MAX
+        return full and (call.feature, call.subject.user, tuple(meters)) not in customer.paths
 
     def allowance(self, key: AllowanceKey, now_ms: int) -> Allowance:
         """The entry of this counter, made when it is not there."""

@@ -7,7 +7,7 @@ import msgspec
 from agent.core import answers
 from agent.core.books import CUSTOMERS_MAX, Books, Customer
 from agent.core.budget import Allowance
-from agent.core.decide import Path, Refused, Wait, decide, feature_refusal, refusal_code, too_big
+from agent.core.decide import Path, Refused, Wait, decide, feature_refusal, too_big
 from protocol.decisions import Code, Decision
 from protocol.entitlements import Entitlement
 from protocol.local_messages import Call
@@ -62,6 +62,8 @@ def admit(
     if code is not None:
         return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
     require_known_meters(customer, meters)
+    if books.too_many_counters_for(customer, call, meters):
+        return answers.undecided(entitlement, call.feature, CROWDED, None, RETRY_MS, staleness_ms)
     path = books.path(customer, call, meters, now_ms)
     outcome = too_big(path, sized or meters) or decide(path, meters, entitlement.version, now_ms)
     if isinstance(outcome, Refused):
@@ -73,7 +75,7 @@ def admit(
         outcome.short and books.uplink_down
     ):
         return None
-    return _out_of_time(books, entitlement, path, outcome, meters, call.feature, now_ms)
+    return _out_of_time(books, entitlement, outcome, call.feature, now_ms)
 
 
 def require_known_meters(customer: Customer, meters: dict[str, int]) -> None:
@@ -88,10 +90,12 @@ def require_known_meters(customer: Customer, meters: dict[str, int]) -> None:
 def seek_lease(books: Books, allowance: Allowance, need: int, now_ms: int) -> None:
     """Ask for more of an allowance, unless an ask is under way or one for as little was just refused.
 
-    What was refused to a large call may still be there for a small one: it does not wait behind the large one.
+    What was refused to a large call may still be there for a small one: it does not wait behind the large one. And
+    that nothing is lent ahead of need says nothing of what is needed.
     """
+    rests = now_ms < allowance.denied_until_ms and (need == 0 or 0 < allowance.ask_need <= need)
     allowance.backlog += need
-    if allowance.ask is None and (now_ms >= allowance.denied_until_ms or need < allowance.ask_need):
+    if allowance.ask is None and not rests:
         allowance.ask = books.new_lease_id()
         allowance.ask_need = need
         books.asking[allowance.key] = None
@@ -126,19 +130,19 @@ def _first_sight(
     return answers.undecided(None, call.feature, why, None, RETRY_MS, staleness_ms)
 
 
-def _out_of_time(
-    books: Books, entitlement: Entitlement, path: Path, wait: Wait, meters: dict[str, int], feature: str, now_ms: int
-) -> Decision:
-    """It has waited as long as its caller allowed: refused where the limit is known to be lent out, else undecided."""
+def _out_of_time(books: Books, entitlement: Entitlement, wait: Wait, feature: str, now_ms: int) -> Decision:
+    """It has waited as long as its caller allowed. What is known to be used up was refused before; this is unknown."""
     staleness_ms = max(0, now_ms - books.confirmed_at_ms)
-    for step, _ in wait.short:
-        if step.allowance.denial is not None and not books.uplink_down:
-            why = Refused(refusal_code(step.limit), step.limit, step)
-            return answers.refused(entitlement, path, why, meters, feature, now_ms, staleness_ms)
-    if wait.short:
-        limiting = wait.short[0][0].limit.key
-        why_text = f"No lease on limit {limiting!r} is left here, and the control plane has not answered; try again."
-    else:
+    if not wait.short:
         limiting = wait.uncovered[0].limit.key
         why_text = "The journal on this host's disk does not keep up or is full; try again, and see `status`."
+    else:
+        step = wait.short[0][0]
+        limiting = step.limit.key
+        lent_out = now_ms < step.allowance.denied_until_ms and not books.uplink_down
+        why_text = (
+            f"What is left of limit {limiting!r} is lent to other hosts or held by calls in flight; try again."
+            if lent_out
+            else f"No lease on limit {limiting!r} is left here, and the control plane has not answered; try again."
+        )
     return answers.undecided(entitlement, feature, why_text, limiting, RETRY_MS, staleness_ms)

@@ -88,6 +88,7 @@ def _not_answered(books: Books, key: AllowanceKey, lease: str, now_ms: int) -> N
     if allowance is not None and allowance.ask == lease:
         _answered(books, allowance)
         allowance.denied_until_ms = max(allowance.denied_until_ms, now_ms + PASSED_OVER_MS)
+        allowance.ask_need = 1  # whatever is needed rests
 
 
 def _answered(books: Books, allowance: Allowance) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from agent.core.books import Books
+from agent.core.budget import AllowanceKey
 from agent.core.demand import asked_demand, renewal_due
 from protocol.events import EventBatch
 from protocol.leases import LeaseReport
@@ -22,7 +24,7 @@ def compose_sync(
     Asks under way are repeated under the same id until they are answered, so that a lost answer costs nothing.
     """
     asks: dict[str, list[Ask]] = {}
-    for key in list(books.asking)[:ASKS_MAX]:
+    for key in _fair_share(books):
         allowance = books.allowances.get(key)
         if allowance is None or allowance.ask is None or stopping:
             continue
@@ -58,9 +60,29 @@ def _customer(books: Books, name: str, asks: list[Ask]) -> CustomerSync:
     return CustomerSync(name, version, first, tuple(asks))
 
 
+def _fair_share(books: Books) -> list[AllowanceKey]:
+    """Which asks go now: customer by customer in turn, those first for whom somebody waits; one customer with very many
+    users must not make all others wait."""
+    turns: dict[str, deque[AllowanceKey]] = {}
+    for key in books.asking:
+        turns.setdefault(key[0], deque()).append(key)
+    in_turn = deque(sorted(turns.items(), key=lambda turn: not books.customer(turn[0]).parked))
+    chosen: list[AllowanceKey] = []
+    while in_turn and len(chosen) < ASKS_MAX:
+        name, keys = in_turn.popleft()
+        chosen.append(keys.popleft())
+        if keys:
+            in_turn.append((name, keys))
+    return chosen
+
+
 def _reports(books: Books, now_ms: int, *, every: bool) -> list[LeaseReport]:
+    leases = list(books.leases.values())
+    if len(leases) > LEASES_MAX:  # all get their turn
+        start, books.report_from = books.report_from % len(leases), books.report_from + LEASES_MAX
+        leases = [*leases[start:], *leases[:start]]
     reports = []
-    for lease in books.leases.values():
+    for lease in leases:
         if not lease.written:
             continue  # granted, but not yet in the journal: nothing has been used of it
         report = lease.report()

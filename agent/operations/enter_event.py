@@ -44,6 +44,7 @@ def charge_lines(books: Books, lines: list[Line], amounts: Mapping[str, int]) ->
                 left -= part
             if lease.central and lease.held == 0:
                 lease.closing = True
+                lease.lower(0)  # told only once the disk says so too
             books.pending.touch(lease)
     return charges
 

@@ -37,10 +37,11 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
 def forget_customers(books: Books, now_ms: int) -> None:
     """Drop customers that nobody has asked about for long and of whom nothing is held."""
     holding = {lease.customer for lease in books.leases.values()} | {held.call.customer for held in books.reservations}
+    holding |= {key[0] for key in books.asking}  # a lease may be on its way, and would be claimed by nobody
     for name, customer in list(books.customers.items()):
         idle_ms = now_ms - customer.last_used_ms
         limit_ms = FORGET_CUSTOMER_MS if customer.entitlement else FORGET_UNKNOWN_MS
-        if idle_ms < limit_ms or customer.parked or name in holding:
+        if idle_ms < limit_ms or customer.parked or (customer.first_call and not books.uplink_down) or name in holding:
             continue
         del books.customers[name]
         books.look_again.discard(name)

@@ -30,6 +30,11 @@ def record(
     amounts = normalise(request.amounts, request.tokens)
     said = Said(amounts, request.tokens, request.usage_source, request.outcome, call.model, request.provider)
     key = f"{call.customer}/{request.event}"
+    settled = books.ended.get(request.event)
+    if settled is not None and settled.event == request.event and settled.call.customer == call.customer:
+        return repeat_or_correct(
+            books, request.event, settled, said, wall_ms
+        )  # reservations and events share their ids
     ended = books.ended.get(key)
     if ended is not None:
         return repeat_or_correct(books, key, ended, said, wall_ms)

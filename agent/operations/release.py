@@ -23,11 +23,20 @@ def release(books: Books, request: Release) -> Recorded | AfterCommit | ErrorRep
         if ended.event is not None:
             text = f"reservation {request.reservation!r} was settled; settle again with amounts of 0 to correct it"
             return ErrorReply(error=Problem("reservation_ended", text, "reservation"))
-        return Recorded(duplicate=True)
+        return Recorded(duplicate=True) if ended.durable else _when_on_disk(books, ended, Recorded(duplicate=True))
     charge_lines(books, held.lines, {})
     forget_reservation(books, held)
-    books.ended.put(held.id, Ended(None, None, held.call, durable=True))
+    ended = Ended(None, None, held.call)
+    books.ended.put(held.id, ended)
     books.counters.released += 1
+    return _when_on_disk(books, ended, Recorded())
+
+
+def _when_on_disk(books: Books, ended: Ended, reply: Recorded) -> AfterCommit:
+    def note(on_disk: bool) -> None:
+        ended.durable = ended.durable or on_disk
+
+    books.pending.waiters.append(note)
     books.pending.urgent = True
     books.wake_writer()
-    return AfterCommit(Recorded(), books.pending.waiters)
+    return AfterCommit(reply, books.pending.waiters)

@@ -42,6 +42,10 @@ def settle(books: Books, request: Settle, now_ms: int, wall_ms: int) -> Recorded
     said = Said(amounts, request.tokens, request.usage_source, request.outcome, model, request.provider)
     if held is None and ended is not None and ended.event is not None:
         return repeat_or_correct(books, request.reservation, ended, said, wall_ms)
+    if held is None and ended is None:
+        recorded = f"{call.customer}/{request.reservation}"  # reservations and events share their ids
+        if (known_event := books.ended.get(recorded)) is not None:
+            return repeat_or_correct(books, recorded, known_event, said, wall_ms)
     known = books.customers.get(call.customer)
     if known is not None:
         require_known_meters(known, amounts)

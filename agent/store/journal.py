@@ -19,6 +19,7 @@ from sqlite_utils.migrations import Migrations
 FILE_NAME = "agent.db"
 APPLICATION_ID = 0x414C4F54  # "ALOT"
 CHECKPOINT_PAGES = 128
+CONFIRMED = "confirmed_at_ms"
 
 migrations = Migrations("allotment-agent")
 
@@ -77,7 +78,7 @@ class BatchRow:
 
 @dataclass(slots=True)
 class Write:
-    """Everything that one transaction changes."""
+    """Everything that one transaction changes; ``confirmed_at_ms``: when the control plane was last heard (wall)."""
 
     new_leases: list[LeaseRow] = field(default_factory=list)
     leases: list[LeaseRow] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Write:
     dropped: list[str] = field(default_factory=list)
     batches: list[BatchRow] = field(default_factory=list)
     high_water: dict[int, int] = field(default_factory=dict)
+    confirmed_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,8 @@ def _apply(connection: sqlite3.Connection, write: Write) -> None:
     for batch in write.batches:
         row = (batch.boot, batch.first, batch.count, batch.crc32, batch.body, batch.at_ms)
         run("INSERT OR REPLACE INTO outbox VALUES (?,?,?,?,?,?)", [row])
+    if write.confirmed_at_ms:
+        run("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(CONFIRMED, str(write.confirmed_at_ms))])
     if write.high_water:
         run("DELETE FROM outbox WHERE boot = ? AND first + count - 1 <= ?", list(write.high_water.items()))
 

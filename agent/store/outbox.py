@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain
 from typing import NamedTuple
 
 from agent.store.journal import BatchRow
@@ -19,29 +20,34 @@ class Waiting(NamedTuple):
 
 
 class Outbox:
-    """Batches in the order in which they were written."""
+    """Batches in the order in which they were written: by boot, and dense within each."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: dict[int, deque[Waiting]] = {}
         self.events = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(len(of_boot) for of_boot in self._waiting.values())
 
     def put(self, batch: BatchRow) -> None:
         """A batch has been committed."""
-        self._waiting.append(Waiting(batch.boot, batch.first, batch.count, len(batch.body), batch.at_ms))
+        waiting = Waiting(batch.boot, batch.first, batch.count, len(batch.body), batch.at_ms)
+        self._waiting.setdefault(batch.boot, deque()).append(waiting)
         self.events += batch.count
 
     def oldest_at_ms(self) -> int | None:
         """When the oldest waiting batch was written, wall clock."""
-        return self._waiting[0].at_ms if self._waiting else None
+        return next((of_boot[0].at_ms for of_boot in self._waiting.values()), None)
+
+    def first_of(self, boot: int) -> int | None:
+        """Sequence number of the first event of this boot that waits."""
+        return self._waiting[boot][0].first if boot in self._waiting else None
 
     def next_keys(self, bytes_max: int, batches_max: int) -> list[tuple[int, int]]:
         """(boot, first) of the batches to send next: at least one, if there is any."""
         keys: list[tuple[int, int]] = []
         size = 0
-        for batch in self._waiting:
+        for batch in chain.from_iterable(self._waiting.values()):
             if keys and (size + batch.size > bytes_max or len(keys) == batches_max):
                 break
             keys.append((batch.boot, batch.first))
@@ -50,8 +56,10 @@ class Outbox:
 
     def confirm(self, boot: int, seq: int) -> int:
         """Everything of this boot up to ``seq`` has been accepted; how many events that frees."""
-        kept = deque(batch for batch in self._waiting if batch.boot != boot or batch.first + batch.events - 1 > seq)
-        freed = self.events - sum(batch.events for batch in kept)
-        self._waiting = kept
+        of_boot, freed = self._waiting.get(boot), 0
+        while of_boot and of_boot[0].first + of_boot[0].events - 1 <= seq:
+            freed += of_boot.popleft().events
+        if of_boot is not None and not of_boot:
+            del self._waiting[boot]
         self.events -= freed
         return freed

@@ -72,6 +72,8 @@ PROBLEM = {"content_type": "application/problem+json"}
         says(200, b"not gzip", content_encoding="gzip"),
         says(301, location="http://169.254.169.254/"),
         says(400, b'{"code": "snapshot_required"}', **PROBLEM),
+        says(401, b"Sign in first"),
+        says(403, b"<html>Forbidden by proxy</html>", content_type="text/html"),
         says(404),
         says(409, b'{"code": "something_else"}', **PROBLEM),
         says(409, b"[[[", **PROBLEM),
@@ -80,7 +82,7 @@ PROBLEM = {"content_type": "application/problem+json"}
         says(500, b"oops"),
         says(503, b'{"code": [], "detail": {}}', **PROBLEM),
     ],
-    ids=range(20),
+    ids=range(22),
 )
 def test_nonsense_is_a_control_plane_that_is_down(what, answer) -> None:
     with pytest.raises(UplinkDownError):
@@ -129,7 +131,7 @@ def test_token_goes_into_the_header_and_nowhere_else() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(401, content=b"{}")
+        return httpx.Response(401, json={"code": "unauthenticated"})
 
     async def story() -> None:
         async with uplink(answer) as line:
@@ -276,7 +278,7 @@ def test_revocation_that_the_watch_hears_of_is_settled_by_an_exchange_at_once(be
     async def answer(request: httpx.Request) -> httpx.Response:
         heard.append(request.url.path)
         if request.url.path == WATCH_PATH or len(heard) > 2:
-            return httpx.Response(401, content=b"{}")
+            return httpx.Response(401, json={"code": "unauthenticated"})
         return httpx.Response(200, content=encode_msgpack(SyncReply()))
 
     stage = Stage(bench, tmp_path, answer)

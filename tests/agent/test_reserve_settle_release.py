@@ -230,6 +230,65 @@ def test_lease_of_a_long_call_is_renewed_although_nothing_else_happens(bench) ->
     assert not lease.closing
 
 
+def test_old_denial_never_becomes_a_refusal(bench) -> None:
+    bench.entitle(Limit("requests-an-hour", "requests", 1, WindowKind.HOUR))
+    hold(bench, "r1")
+    assert hold(bench, "r2").code is Code.USAGE_LIMIT_REACHED
+    bench.now_ms += 10 * 3_600_000
+    late = reserve(bench.books, Reserve(reservation="r3", call=CALL, amounts={}), bench.now_ms, bench.now_ms)
+    assert (late.code, late.limiting) == (Code.LEASE_UNAVAILABLE, "requests-an-hour")
+    assert late.retry_after_ms
+
+
+def test_events_and_reservations_share_their_ids(bench) -> None:
+    bench.entitle(DAY_TOKENS)
+    hold(bench, "r1")
+    finish(bench, "r1", amount=30)
+    same = record(
+        bench.books, Record(event="r1", call=CALL, amounts={"output_tokens": 30}), bench.now_ms, bench.wall_ms, 0
+    )
+    assert same.duplicate
+    finish_of_event = record(
+        bench.books, Record(event="e1", call=CALL, amounts={"output_tokens": 5}), bench.now_ms, bench.wall_ms, 0
+    )
+    bench.told(finish_of_event)
+    bench.commit()
+    again = settle(
+        bench.books, Settle(reservation="e1", call=CALL, amounts={"output_tokens": 5}), bench.now_ms, bench.wall_ms
+    )
+    assert again.duplicate
+    bench.sync()
+    assert len(bench.lender.events) == 2
+
+
+def test_many_users_of_one_customer_leave_the_others_their_turn(bench, monkeypatch) -> None:
+    monkeypatch.setattr("agent.operations.compose_sync.ASKS_MAX", 4)
+    per_user = Limit("per-user", "requests", 5, WindowKind.DAY, scope=Scope.USER)
+    for customer in ("many", "few"):
+        bench.entitle(per_user, customer=customer)
+        hold(bench, f"first-{customer}", call=Call(customer, "chat", Subject(user="u0")))
+    for number in range(20):
+        call = Call("many", "chat", Subject(user=f"u{number + 1}"))
+        reserve(bench.books, Reserve(reservation=f"m{number}", call=call), bench.now_ms, bench.now_ms + 1_000)
+    call = Call("few", "chat", Subject(user="u1"))
+    reserve(bench.books, Reserve(reservation="f", call=call), bench.now_ms, bench.now_ms + 1_000)
+    asked = {named.customer: len(named.asks) for named in bench.request().customers}
+    assert asked["few"] == 1
+    assert sum(asked.values()) == 4
+
+
+def test_lease_of_one_call_is_called_closed_only_once_the_disk_says_so(bench) -> None:
+    bench.entitle(DAY_TOKENS)
+    hold(bench)
+    (lease,) = bench.books.leases.values()
+    lease.central = True
+    release(bench.books, Release(reservation="r1"))
+    assert lease.closing
+    assert not lease.report().closed
+    bench.commit()
+    assert lease.report().closed
+
+
 def test_small_call_does_not_wait_behind_a_large_one_that_was_refused(bench) -> None:
     bench.entitle(Limit("tokens-a-day", "output_tokens", 100, WindowKind.DAY))
     bench.lender.slice = 1

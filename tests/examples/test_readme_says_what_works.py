@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,6 +76,30 @@ def test_ten_lines_of_python_meter_a_call(stand: Stand) -> None:
     names["client"].close()
     assert asked[0] >= 512
     until_used(stand, "output_tokens", before + 200)
+
+
+def test_its_python_never_passes_a_limit_even_when_models_write_all_they_may(stand: Stand) -> None:
+    (code,) = blocks("python")
+    limit = {"key": "tokens", "meter": "output_tokens", "amount": 3_000, "window": "day"}
+    headers = {"authorization": f"Bearer {stand.fleet.token_file.read_text()}"}
+    plan = {"name": "Tiny", "features": [{"feature": "chat"}], "limits": [limit]}
+    httpx.put(f"{stand.fleet.url}/v1/plans/tiny", json=plan, headers=headers).raise_for_status()
+    stand.admin.subscribe("tight", "tiny")
+    code = code.replace("/run/allotment/agent.sock", stand.fleet.socket_path(0)).replace('"acme"', '"tight"')
+    written: list[int] = []
+
+    def create(max_tokens: int) -> SimpleNamespace:
+        written.append(max_tokens)
+        return SimpleNamespace(input_tokens=1, output_tokens=max_tokens)
+
+    def caller(_: int) -> None:
+        names = {"llm": SimpleNamespace(create=create), "print": lambda *_: None}
+        exec(compile(code, "README.md", "exec"), names)
+        names["client"].close()
+
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(caller, range(16)))
+    assert 0 < sum(written) <= 3_000
 
 
 def test_ten_lines_of_curl_reserve_settle_and_show_what_is_left(stand: Stand) -> None:
