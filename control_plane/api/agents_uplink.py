@@ -72,7 +72,7 @@ def enroll(request: Request[Any, Any, Any], data: JSONBody[EnrollRequest]) -> En
 async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
     """One idempotent exchange (msgpack): reports, asks and events up; grants, recalls and entitlements down."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MSGPACK:
-        raise HTTPException(status_code=415)
+        raise HTTPException(status_code=415, detail=f"This path takes msgpack: expected content-type {MSGPACK}.")
     state = request.app.state
     if "sync_turns" not in state:
         state.sync_turns = CapacityLimiter(SYNCS_AT_ONCE_MAX)

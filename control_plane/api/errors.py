@@ -10,6 +10,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 
+from control_plane.api.docs_page import PAGE_PATH
 from control_plane.operations.refusals import Conflict, Forbidden, NotFound, Refusal, Unauthenticated
 from control_plane.store.database import DatabaseUnavailable
 from protocol.codec import as_violation
@@ -105,18 +106,37 @@ def _parameters(_: Request[Any, Any, Any], error: ValidationException) -> Respon
 _CUT_OFF = "client disconnected prematurely"  # what Litestar says of a peer that died in the middle of its body
 
 
-def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     status = error.status_code
     if isinstance(error, InternalServerException) and error.detail == _CUT_OFF:
         _logger.info("a request was cut off by its sender")
         return problem(400, "request_cut_off", "The request ended before it was whole.")
     if status >= 500:
         _logger.error("unexpected %s", status, exc_info=error)
-    detail = HTTPStatus(status).description or HTTPStatus(status).phrase
-    allowed = (error.headers or {}).get("Allow")
-    return problem(
-        status, _CODES.get(status, "request_failed"), detail, headers={"Allow": allowed} if allowed else None
-    )
+    methods = _methods(error)
+    headers = {"Allow": ", ".join(methods)} if methods else None
+    return problem(status, _CODES.get(status, "request_failed"), _said(request, error, methods), headers=headers)
+
+
+def _methods(error: HTTPException) -> list[str]:
+    allowed = next((value for name, value in (error.headers or {}).items() if name.lower() == "allow"), "")
+    return sorted(method for method in allowed.split(", ") if method)
+
+
+def _said(request: Request[Any, Any, Any], error: HTTPException, methods: list[str]) -> str:
+    """What is wrong and what would be right, in our own words where the framework's say only the former."""
+    match error.status_code:
+        case 404:
+            return f"There is no such path; the API page at {PAGE_PATH} lists them."
+        case 405:
+            taken = ", ".join(method for method in methods if method != "OPTIONS")
+            return f"This path does not take {request.method[:20]}; it takes {taken}."
+        case 413:
+            return f"The body is larger than {request.route_handler.resolve_request_max_body_size()} bytes."
+        case 415:
+            return error.detail  # raised by our own routes, which know what they take
+        case status:
+            return HTTPStatus(status).description or HTTPStatus(status).phrase
 
 
 def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

@@ -21,7 +21,9 @@ def guard_shape(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     if "data" in fields:
         content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
-            raise HTTPException(status_code=415)
+            raise HTTPException(
+                status_code=415, detail="This path takes a JSON body: expected content-type application/json."
+            )
     if handler.opt.get("own_query"):
         return
     known = {
