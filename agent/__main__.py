@@ -58,6 +58,8 @@ def _run(settings: Settings) -> int:
     logging.getLogger("stamina").setLevel(logging.ERROR)
     try:
         run(settings)
+    except Violation as wrong:
+        return _said(wrong.message, EX_CONFIG)
     except (DirectoryTakenError, SocketTakenError) as taken:
         return _said(str(taken), EX_TEMPFAIL)
     except QuarantinedError as refusal:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import stamina
 import trio
@@ -39,6 +40,7 @@ from agent.store.outbox import Outbox
 from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefusedError
 from protocol.local_messages import StatusReport
 from protocol.uplink_messages import EnrollReply, EnrollRequest
+from protocol.violations import Violation
 
 DRAIN_S = 8.0
 IN_FLIGHT_S = 2.0
@@ -101,9 +103,12 @@ class Agent:
     def _listen(self) -> None:
         settings = self._settings
         dispatch = Dispatch(self.books, self._clock, self.status)
-        on_frames = listen_unix(settings.socket_dir / FRAMES_NAME, settings.socket_mode)
+        try:
+            on_frames = listen_unix(settings.socket_dir / FRAMES_NAME, settings.socket_mode)
+            on_http = listen_unix(settings.socket_dir / HTTP_NAME, settings.socket_mode)
+        except OSError as error:
+            raise _unusable("ALLOTMENT_SOCKET_DIR", settings.socket_dir, error) from None
         self._listeners.listen(on_frames, partial(FramesDoor, dispatch), frames.BUSY)
-        on_http = listen_unix(settings.socket_dir / HTTP_NAME, settings.socket_mode)
         self._listeners.listen(on_http, partial(HttpDoor, dispatch, self._is_ready, guarded=False), http.BUSY)
         if settings.http_port:
             on_port = listen_loopback(settings.http_port)
@@ -245,8 +250,12 @@ def run(settings: Settings) -> None:
     Raises:
         DirectoryTakenError, SocketTakenError: another agent is there already.
         QuarantinedError: the journal has been set aside; start again.
+        Violation: a directory that cannot be used, by the name of its variable.
     """
-    data_dir.claim(settings.data_dir)
+    try:
+        data_dir.claim(settings.data_dir)
+    except OSError as error:
+        raise _unusable("ALLOTMENT_DATA_DIR", settings.data_dir, error) from None
     connections_max = _connections_possible(settings.connections_max)
     agent = Agent(replace(settings, connections_max=connections_max), SystemClock())
     try:
@@ -256,6 +265,12 @@ def run(settings: Settings) -> None:
         if isinstance(first, QuarantinedError):
             set_aside(settings.data_dir, f"quarantined-{agent.books.journal}")
         raise first from group
+
+
+def _unusable(variable: str, path: Path, error: OSError) -> Violation:
+    return Violation(
+        variable, f"names {path}, which cannot be used: {error.strerror}", "a directory this user may write"
+    )
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -55,8 +55,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     return Settings(
         control_plane_url=url.rstrip("/"),
         agent_name=name,
-        data_dir=Path(environment.get("ALLOTMENT_DATA_DIR", "/var/lib/allotment")),
-        socket_dir=Path(environment.get("ALLOTMENT_SOCKET_DIR", "/run/allotment")),
+        data_dir=Path(environment.get("ALLOTMENT_DATA_DIR") or "/var/lib/allotment"),
+        socket_dir=Path(environment.get("ALLOTMENT_SOCKET_DIR") or "/run/allotment"),
         join_token=_join_token(environment),
         http_port=_number(environment, "ALLOTMENT_HTTP_PORT", 10, 1, 65_535),
         socket_mode=_number(environment, "ALLOTMENT_SOCKET_MODE", 8, 1, 0o777) or 0o660,
@@ -92,5 +92,8 @@ def _number(environment: Mapping[str, str], name: str, base: int, least: int, mo
     except ValueError:
         value = -1
     if not least <= value <= most:
-        raise Violation(name, f"is {text!r}", f"a whole number in base {base}, {least} to {most}")
+        kind, bounds = (
+            ("an octal number", f"{least:o} to {most:o}") if base == 8 else ("a whole number", f"{least} to {most}")
+        )
+        raise Violation(name, f"is {text!r}", f"{kind}, {bounds}")
     return value

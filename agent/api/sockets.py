@@ -73,7 +73,7 @@ def _answers(path: Path) -> bool:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
             return False
         except OSError:
             return True  # too busy to take us, or not for us: somebody is there

@@ -23,13 +23,7 @@ class Line(msgspec.Struct, gc=False):
 
     meter: str
     allowance: AllowanceKey
-    drain: bool
     holds: list[tuple[Lease, int]] = []
-
-    @property
-    def held(self) -> int:
-        """How much is held in all."""
-        return sum([amount for _, amount in self.holds])
 
 
 class Reservation(msgspec.Struct, gc=False):

@@ -24,7 +24,6 @@ class StoredLine(msgspec.Struct, frozen=True, array_like=True):
     customer: str
     counter: str
     scope_value: str
-    drain: bool
     holds: tuple[tuple[str, int], ...]
 
 
@@ -101,7 +100,6 @@ def from_reservation_row(name: str, stored: StoredReservation, leases: dict[str,
         Line(
             line.meter,
             (line.customer, line.counter, line.scope_value),
-            line.drain,
             [(leases[lease], amount) for lease, amount in line.holds if lease in leases],
         )
         for line in stored.lines
@@ -126,7 +124,7 @@ def _reservation_body(held: Reservation) -> bytes:
 
 
 def _stored_line(line: Line) -> StoredLine:
-    return StoredLine(line.meter, *line.allowance, line.drain, _holds(line.holds))
+    return StoredLine(line.meter, *line.allowance, _holds(line.holds))
 
 
 def _holds(holds: Iterable[tuple[Lease, int]]) -> tuple[tuple[str, int], ...]:

@@ -50,7 +50,7 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
 def take(books: Books, step: Step, amount: int, now_ms: int) -> Line:
     """Hold ``amount`` of one allowance that has room for it, and ask ahead when little is left."""
     allowance = step.allowance
-    line = Line(step.meter, allowance.key, step.drain)
+    line = Line(step.meter, allowance.key)
     if amount:
         line.holds = allowance.take(amount, now_ms, drain=step.drain)
         allowance.note_demand(amount, now_ms)

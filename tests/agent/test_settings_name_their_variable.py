@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.main import run
 from agent.settings import from_environment
 from protocol.violations import Violation
 
@@ -85,3 +86,22 @@ def test_join_token_file_that_is_no_text_is_refused_without_showing_it(tmp_path)
 
 def test_empty_join_token_is_none() -> None:
     assert from_environment({**GOOD, "ALLOTMENT_JOIN_TOKEN": ""}).join_token is None
+
+
+@pytest.mark.parametrize("variable", ["ALLOTMENT_DATA_DIR", "ALLOTMENT_SOCKET_DIR"])
+def test_empty_directory_is_the_default_and_never_the_present_one(variable) -> None:
+    settings = from_environment({"ALLOTMENT_CONTROL_PLANE_URL": "https://allotment.example", variable: ""})
+    assert settings.data_dir.is_absolute()
+    assert settings.socket_dir.is_absolute()
+
+
+@pytest.mark.parametrize("variable", ["ALLOTMENT_DATA_DIR", "ALLOTMENT_SOCKET_DIR"])
+def test_directory_that_cannot_be_used_is_named_by_its_variable(variable, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    names = {"ALLOTMENT_DATA_DIR": "data", "ALLOTMENT_SOCKET_DIR": "sockets", variable: "file/below"}
+    settings = from_environment(
+        {"ALLOTMENT_CONTROL_PLANE_URL": "https://allotment.example"}
+        | {name: str(tmp_path / below) for name, below in names.items()}
+    )
+    with pytest.raises(Violation, match=f"{variable}: names .*file/below, which cannot be used"):
+        run(settings)
