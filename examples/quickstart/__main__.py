@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -15,41 +16,76 @@ from examples.quickstart import report, workload
 from examples.quickstart.admin import Admin
 from examples.quickstart.audit import audit, wait_for_arrival
 from examples.quickstart.callers import Callers
-from examples.quickstart.fleet import Fleet
+from examples.quickstart.fleet import Fleet, FleetClosingError
 from examples.quickstart.settings import STATE, Settings, from_environment
 
 KILL_AT = 0.4
 KILLED_AGENT = 1
 AWAY_S = 0.5
 
+_stopping = threading.Event()
+
 
 def main() -> int:
-    """Run the quickstart; 0 when the books agree."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    settings = from_environment()
+    """Run the quickstart; 0 when the books agree, 130 after Ctrl-C, 143 after SIGTERM."""
+    _listen(signal.SIGINT, signal.SIGTERM)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
-    calls, plans = workload.load(settings), workload.customers(settings)
-    console.print(
-        f"[bold]Allotment quickstart[/]: {len(calls):,} calls of a real trace at {settings.speed:g} times its speed,"
-        f" {settings.customers} customers by a Zipf law (seed {settings.seed}), {settings.agents} agents."
-    )
-    with Fleet(settings) as fleet:
-        admin = _start(console, settings, fleet, plans)
-        callers = Callers([fleet.socket_path(number) for number in range(settings.agents)], settings.speed)
-        began = time.perf_counter()
-        outage = _replay(console, fleet, callers, calls)
-        replay_s = time.perf_counter() - began
-        console.print("Waiting for the last events to reach the control plane ...")
-        wait_for_arrival(admin, plans, callers.told)
-        found = audit(admin, plans, callers.told)
-        summary = report.summary(settings, callers.told, found, outage, replay_s)
-        report.write(summary)
-        report.show(console, plans, callers.told, found, summary)
-        console.print(f"Written to {STATE}/report.json; logs are beside it.")
-        clean = found.clean and not summary["unanswered"]
-        if not settings.once:
-            _stay(console, fleet, plans)
-    return 0 if clean else 1
+    try:
+        settings = from_environment()
+        calls, plans = workload.load(settings), workload.customers(settings)
+        console.print(
+            f"[bold]Allotment quickstart[/]: {len(calls):,} calls of a real trace at {settings.speed:g} times its"
+            f" speed, {settings.customers} customers by a Zipf law (seed {settings.seed}), {settings.agents} agents."
+        )
+        with Fleet(settings) as fleet:
+            try:
+                return _story(console, settings, fleet, calls, plans)
+            except KeyboardInterrupt as interrupt:
+                return _interrupted(console, interrupt)
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(console, interrupt)
+    finally:
+        _stopping.set()
+
+
+def _listen(*numbers: signal.Signals) -> None:
+    """Let these signals raise KeyboardInterrupt, except where it would only cut the stopping short."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if not _stopping.is_set():
+            raise KeyboardInterrupt(number)
+
+    for number in numbers:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
+def _interrupted(console: Console, interrupt: KeyboardInterrupt) -> int:
+    _stopping.set()
+    console.print("Stopping ...")
+    return 128 + int(interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+def _story(
+    console: Console, settings: Settings, fleet: Fleet, calls: list[workload.Call], plans: dict[str, str]
+) -> int:
+    admin = _start(console, settings, fleet, plans)
+    callers = Callers([fleet.socket_path(number) for number in range(settings.agents)], settings.speed)
+    began = time.perf_counter()
+    outage = _replay(console, fleet, callers, calls)
+    replay_s = time.perf_counter() - began
+    console.print("Waiting for the last events to reach the control plane ...")
+    wait_for_arrival(admin, plans, callers.told)
+    found = audit(admin, plans, callers.told)
+    summary = report.summary(settings, callers.told, found, outage, replay_s)
+    report.write(summary)
+    report.show(console, plans, callers.told, found, summary)
+    console.print(f"Written to {STATE}/report.json; logs are beside it.")
+    if settings.once:
+        _stopping.set()  # there is nothing left to interrupt
+    else:
+        _stay(console, fleet, plans)
+    return 0 if found.clean and not summary["unanswered"] else 1
 
 
 def _start(console: Console, settings: Settings, fleet: Fleet, plans: dict[str, str]) -> Admin:
@@ -72,7 +108,7 @@ def _start(console: Console, settings: Settings, fleet: Fleet, plans: dict[str, 
 def _replay(console: Console, fleet: Fleet, callers: Callers, calls: list[workload.Call]) -> dict[str, Any]:
     """Offer every call at its time; kill one agent on the way and bring it back."""
     outage: dict[str, Any] = {"agent": min(KILLED_AGENT, len(callers.sockets) - 1), "killed_at": 0.0, "back_at": 0.0}
-    villain = threading.Thread(target=_kill_and_restart, args=(fleet, outage))
+    villain = threading.Thread(target=_kill_and_restart, args=(fleet, outage), daemon=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -110,11 +146,13 @@ def _tally(callers: Callers) -> str:
 
 def _kill_and_restart(fleet: Fleet, outage: dict[str, Any]) -> None:
     outage["killed_at"] = time.perf_counter()
-    fleet.kill_agent(outage["agent"])
-    time.sleep(AWAY_S)
-    fleet.start_agent(outage["agent"])
     try:
+        fleet.kill_agent(outage["agent"])
+        fleet.rest(AWAY_S)
+        fleet.start_agent(outage["agent"])
         fleet.wait_for_agent(outage["agent"])
+    except FleetClosingError:
+        return
     except SystemExit as trouble:
         outage["trouble"] = str(trouble)
         return
@@ -140,10 +178,7 @@ def _stay(console: Console, fleet: Fleet, plans: dict[str, str]) -> None:
         ),
     ):
         console.print(f"# {comment}\n{command}\n", soft_wrap=True, markup=False)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        console.print("Stopping ...")
+    signal.pause()
 
 
 if __name__ == "__main__":

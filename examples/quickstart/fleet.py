@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -21,27 +24,43 @@ BIN = Path(sys.executable).parent
 READY_S = 30.0
 
 
+class FleetClosingError(Exception):
+    """Nothing is started or killed any more: everything is being stopped."""
+
+
 class Fleet:
-    """Everything that runs. Leave its ``with`` block and all of it is gone."""
+    """Everything that runs. Leave its ``with`` block and all of it is gone, whichever thread was starting what.
+
+    Ctrl-C is raised on the main thread only, between any two of its steps. So processes are started and stopped on a
+    thread of the fleet's own: none is ever running without being known here, and stopping is never cut short.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._worker = ThreadPoolExecutor(1)
         self.url = f"http://127.0.0.1:{_free_port()}"
         self.token_file = STATE / "admin.token"
         self._join_token = ""
-        shutil.rmtree(STATE, ignore_errors=True)
-        STATE.mkdir(parents=True)
         # Socket paths must be short, wherever this repository lies.
-        self._sockets = Path(tempfile.mkdtemp(prefix="allotment-"))
+        self._sockets = Path(tempfile.gettempdir()) / f"allotment-{secrets.token_hex(4)}"
 
     def __enter__(self) -> Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in reversed(self._processes.values()):
+        self._worker.submit(self._stop).result()
+        self._worker.shutdown()
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._closing.set()
+            running = list(self._processes.values())
+        for process in reversed(running):
             process.terminate()
-        for process in self._processes.values():
+        for process in running:
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
@@ -51,6 +70,9 @@ class Fleet:
 
     def start_control_plane(self) -> None:
         """Start it, make an admin token and a join token with its own command, and wait until it is ready."""
+        shutil.rmtree(STATE, ignore_errors=True)
+        STATE.mkdir(parents=True)
+        self._sockets.mkdir(mode=0o700)
         token = self._control_plane("create-token", "--role", "admin", "--name", "quickstart")
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(token)
@@ -84,10 +106,17 @@ class Fleet:
         return time.monotonic() - began
 
     def kill_agent(self, number: int) -> None:
-        """SIGKILL: no goodbye, no flush."""
-        process = self._processes.pop(f"agent-{number + 1}")
-        process.send_signal(signal.SIGKILL)
+        """SIGKILL: no goodbye, no flush. Raises FleetClosingError where everything is being stopped anyway."""
+        with self._lock:
+            if self._closing.is_set():
+                raise FleetClosingError
+            process = self._processes.pop(f"agent-{number + 1}")
+            process.send_signal(signal.SIGKILL)
         process.wait()
+
+    def rest(self, seconds: float) -> None:
+        """Wait, but not longer than the fleet runs."""
+        self._closing.wait(seconds)
 
     def socket_dir(self, number: int) -> Path:
         """Where the agent's sockets are."""
@@ -98,7 +127,11 @@ class Fleet:
         return str(self.socket_dir(number) / "agent.sock")
 
     def _died(self) -> str | None:
-        for name, process in self._processes.items():
+        if self._closing.is_set():
+            return "everything is being stopped"
+        with self._lock:
+            running = dict(self._processes)
+        for name, process in running.items():
             if process.poll() is not None:
                 return f"{name} exited with {process.returncode}; see {STATE / name}.log"
         return None
@@ -123,7 +156,15 @@ class Fleet:
         return done.stdout.strip()
 
     def _start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        with (STATE / f"{name}.log").open("ab") as log:
+        try:
+            self._worker.submit(self._launch, name, command, environment).result()
+        except RuntimeError:  # the worker has been shut down
+            raise FleetClosingError from None
+
+    def _launch(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        with self._lock, (STATE / f"{name}.log").open("ab") as log:
+            if self._closing.is_set():
+                raise FleetClosingError
             self._processes[name] = subprocess.Popen(
                 command, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
             )
