@@ -53,6 +53,7 @@ def summary(
         "kill": {
             **{name: round(value, 3) if isinstance(value, float) else value for name, value in outage.items()},
             "calls_that_waited": len(away),
+            "settled_after_return": sum(_settled_after_return(one, outage) for one in told),
             "settles_repeated": sum(one.duplicate for one in told),
             "streams_cut": sum(one.cut for one in told),
         },
@@ -67,6 +68,16 @@ def _in_outage(one: Told, outage: dict[str, Any]) -> bool:
         one.call.agent == outage["agent"]
         and one.asked_at < outage["back_at"]
         and one.asked_at + one.decided_s > outage["killed_at"]
+    )
+
+
+def _settled_after_return(one: Told, outage: dict[str, Any]) -> bool:
+    """Whether the agent that was killed had allowed this call before, and recorded its use once it was back."""
+    return bool(
+        one.call.agent == outage["agent"]
+        and one.asked_at + one.decided_s < outage["killed_at"]
+        and one.ended_at > outage["back_at"]
+        and one.settled is not None
     )
 
 
@@ -87,9 +98,12 @@ def show(console: Console, plans: dict[str, str], told: list[Told], found: Audit
         f"{report['waited']:,} of them waited for the control plane: a customer's first call on a host or in a window,"
         " and the last few calls of an allowance."
     )
+    settles = f"reservations from before its death settled after its return: {kill['settled_after_return']}"
+    if kill["settles_repeated"]:
+        settles += f", settles repeated: {kill['settles_repeated']}"
     console.print(
         f"Agent {kill['agent'] + 1} was killed in the middle and answered again {kill['away_s']:.2f} s later;"
-        f" {kill['calls_that_waited']} calls waited for it, {kill['settles_repeated']} settles were repeated."
+        f" {kill['calls_that_waited']} calls waited for it; {settles}."
     )
     audit = Table(title="Audit: what callers were told, and what the ledger holds", title_justify="left")
     for heading in ("", "told", "ledger"):
