@@ -37,13 +37,13 @@ def test_second_agent_on_an_http_port_exits_and_names_the_variable(no_plane, mak
     assert "ALLOTMENT_HTTP_PORT" in second.program.said()
 
 
-def test_directory_that_cannot_be_used_is_said_and_the_exit_status_is_that_of_the_disk(no_plane, make_agent) -> None:
+def test_directory_that_cannot_be_used_is_said_by_the_name_of_its_variable(no_plane, make_agent) -> None:
     agent = make_agent(no_plane)
     agent.folder.mkdir()
     agent.data.write_text("a file where the directory should be")
     agent.spawn()
-    assert agent.program.ends() == EX_IOERR
-    assert str(agent.data) in agent.program.said()
+    assert agent.program.ends() == 78
+    assert f"ALLOTMENT_DATA_DIR: names {agent.data}" in agent.program.said()
     assert "Traceback" not in agent.program.said()
 
 
