@@ -22,6 +22,8 @@ from examples.quickstart.settings import STATE, Settings, from_environment
 KILL_AT = 0.4
 KILLED_AGENT = 1
 AWAY_S = 0.5
+CAUGHT_IN_FLIGHT = 5
+CAUGHT_PATIENCE = 1_000
 
 _stopping = threading.Event()
 
@@ -108,7 +110,7 @@ def _start(console: Console, settings: Settings, fleet: Fleet, plans: dict[str, 
 def _replay(console: Console, fleet: Fleet, callers: Callers, calls: list[workload.Call]) -> dict[str, Any]:
     """Offer every call at its time; kill one agent on the way and bring it back."""
     outage: dict[str, Any] = {"agent": min(KILLED_AGENT, len(callers.sockets) - 1), "killed_at": 0.0, "back_at": 0.0}
-    villain = threading.Thread(target=_kill_and_restart, args=(fleet, outage), daemon=True)
+    villain = threading.Thread(target=_kill_and_restart, args=(fleet, callers, outage), daemon=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -144,9 +146,13 @@ def _tally(callers: Callers) -> str:
     return f"allowed {counted['allow']:,} · throttled {counted['throttle']:,} · blocked {counted['block']:,}"
 
 
-def _kill_and_restart(fleet: Fleet, outage: dict[str, Any]) -> None:
-    outage["killed_at"] = time.perf_counter()
+def _kill_and_restart(fleet: Fleet, callers: Callers, outage: dict[str, Any]) -> None:
     try:
+        for _ in range(CAUGHT_PATIENCE):  # strike while calls are in flight: what becomes of them is the point
+            if callers.in_flight[outage["agent"]] >= CAUGHT_IN_FLIGHT:
+                break
+            fleet.rest(0.002)
+        outage["killed_at"] = time.perf_counter()
         fleet.kill_agent(outage["agent"])
         fleet.rest(AWAY_S)
         fleet.start_agent(outage["agent"])

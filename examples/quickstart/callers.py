@@ -9,6 +9,8 @@ import queue
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import allotment
@@ -53,8 +55,10 @@ class Callers:
     speed: float
     tally: Counter[str] = field(default_factory=Counter)
     told: list[Told] = field(default_factory=list)
+    in_flight: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self._counting = threading.Lock()
         self._queues: list[queue.SimpleQueue[Call | None]] = [queue.SimpleQueue() for _ in self.sockets]
         self._threads = [
             threading.Thread(target=self._work, args=(number,), daemon=True)
@@ -105,6 +109,21 @@ class Callers:
         told.verdict, told.limiting = decision.decision, decision.limiting or ""
         if not decision.allowed:
             return
+        with self._in_flight(call.agent):
+            self._use_and_settle(client, told, held)
+
+    @contextmanager
+    def _in_flight(self, agent: int) -> Iterator[None]:
+        with self._counting:
+            self.in_flight[agent] += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self.in_flight[agent] -= 1
+
+    def _use_and_settle(self, client: allotment.Client, told: Told, held: int) -> None:
+        call = told.call
         written = self._write(client, told, held)
         recorded = client.settle(
             told.reservation,
