@@ -44,7 +44,8 @@ class Decision:
         limiting: the limit that decided, or on ``allow`` the one with the least left; ``amount``, ``usage``,
             ``remaining``, ``resets_at`` and ``resets_in_ms`` are of that limit.
         retry_after_ms: when asking again makes sense.
-        max_output_tokens: how many output tokens could be paid for now, those reserved included.
+        max_output_tokens: a hint: how many output tokens could be paid for now, those reserved included. Other calls
+            draw on the same; without ``extend`` no more may be used than the reservation holds.
         staleness_ms: how long ago the control plane last confirmed what this decision used.
         is_fallback: decided under an offline rule.
         breakdown: every limit on the path; always in a refusal, otherwise when asked for.
