@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import signal
 import sys
 import threading
 import time
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -25,47 +26,51 @@ AWAY_S = 0.5
 CAUGHT_IN_FLIGHT = 5
 CAUGHT_PATIENCE = 1_000
 
-_stopping = threading.Event()
-
 
 def main() -> int:
-    """Run the quickstart; 0 when the books agree, 130 after Ctrl-C, 143 after SIGTERM."""
-    _listen(signal.SIGINT, signal.SIGTERM)
+    """Run the quickstart; 0 when the books agree, 130 after Ctrl-C, 143 after SIGTERM.
+
+    The story is told on a thread of its own, and this one waits for its end or for a signal, whichever is first: so a
+    signal never cuts anything in two, and everything that was started is known when it is stopped.
+    """
+    endings: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda which, _: endings.put(128 + which))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
+    settings = from_environment()
+    calls, plans = workload.load(settings), workload.customers(settings)
+    console.print(
+        f"[bold]Allotment quickstart[/]: {len(calls):,} calls of a real trace at {settings.speed:g} times its"
+        f" speed, {settings.customers} customers by a Zipf law (seed {settings.seed}), {settings.agents} agents."
+    )
+    with Fleet(settings) as fleet:
+        threading.Thread(target=_tell, args=(endings, console, settings, fleet, calls, plans), daemon=True).start()
+        while (status := _ending_of(endings)) is None:
+            pass
+        if status > 128:
+            console.print("Stopping ...")
+    return status
+
+
+def _ending_of(endings: queue.SimpleQueue[int]) -> int | None:
+    """How it ended, if it has. Never waits for long: a signal that another thread receives does not end a wait."""
     try:
-        settings = from_environment()
-        calls, plans = workload.load(settings), workload.customers(settings)
-        console.print(
-            f"[bold]Allotment quickstart[/]: {len(calls):,} calls of a real trace at {settings.speed:g} times its"
-            f" speed, {settings.customers} customers by a Zipf law (seed {settings.seed}), {settings.agents} agents."
-        )
-        with Fleet(settings) as fleet:
-            try:
-                return _story(console, settings, fleet, calls, plans)
-            except KeyboardInterrupt as interrupt:
-                return _interrupted(console, interrupt)
-    except KeyboardInterrupt as interrupt:
-        return _interrupted(console, interrupt)
-    finally:
-        _stopping.set()
+        return endings.get(timeout=0.1)
+    except queue.Empty:
+        return None
 
 
-def _listen(*numbers: signal.Signals) -> None:
-    """Let these signals raise KeyboardInterrupt, except where it would only cut the stopping short."""
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if not _stopping.is_set():
-            raise KeyboardInterrupt(number)
-
-    for number in numbers:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, handle)
-
-
-def _interrupted(console: Console, interrupt: KeyboardInterrupt) -> int:
-    _stopping.set()
-    console.print("Stopping ...")
-    return 128 + int(interrupt.args[0] if interrupt.args else signal.SIGINT)
+def _tell(endings: queue.SimpleQueue[int], *story: Any) -> None:
+    try:
+        endings.put(_story(*story))
+    except FleetClosingError:
+        return  # a signal has ended the story
+    except SystemExit as trouble:
+        print(trouble, file=sys.stderr)
+        endings.put(1)
+    except BaseException:
+        endings.put(1)
+        raise
 
 
 def _story(
@@ -83,9 +88,7 @@ def _story(
     report.write(summary)
     report.show(console, plans, callers.told, found, summary)
     console.print(f"Written to {STATE}/report.json; logs are beside it.")
-    if settings.once:
-        _stopping.set()  # there is nothing left to interrupt
-    else:
+    if not settings.once:
         _stay(console, fleet, plans)
     return 0 if found.clean and not summary["unanswered"] else 1
 
@@ -184,8 +187,10 @@ def _stay(console: Console, fleet: Fleet, plans: dict[str, str]) -> None:
         ),
     ):
         console.print(f"# {comment}\n{command}\n", soft_wrap=True, markup=False)
-    signal.pause()
+    fleet.rest(None)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    sys.stdout.flush()
+    os._exit(ended)  # callers that were interrupted still wait for agents that are gone; nothing is left to clean up

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -31,8 +30,7 @@ class FleetClosingError(Exception):
 class Fleet:
     """Everything that runs. Leave its ``with`` block and all of it is gone, whichever thread was starting what.
 
-    Ctrl-C is raised on the main thread only, between any two of its steps. So processes are started and stopped on a
-    thread of the fleet's own: none is ever running without being known here, and stopping is never cut short.
+    Under a lock, so that none is ever running without being known here.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,7 +38,6 @@ class Fleet:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._worker = ThreadPoolExecutor(1)
         self.url = f"http://127.0.0.1:{_free_port()}"
         self.token_file = STATE / "admin.token"
         self._join_token = ""
@@ -51,10 +48,6 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._worker.submit(self._stop).result()
-        self._worker.shutdown()
-
-    def _stop(self) -> None:
         with self._lock:
             self._closing.set()
             running = list(self._processes.values())
@@ -114,7 +107,7 @@ class Fleet:
             process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def rest(self, seconds: float) -> None:
+    def rest(self, seconds: float | None) -> None:
         """Wait, but not longer than the fleet runs."""
         self._closing.wait(seconds)
 
@@ -156,12 +149,6 @@ class Fleet:
         return done.stdout.strip()
 
     def _start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        try:
-            self._worker.submit(self._launch, name, command, environment).result()
-        except RuntimeError:  # the worker has been shut down
-            raise FleetClosingError from None
-
-    def _launch(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         with self._lock, (STATE / f"{name}.log").open("ab") as log:
             if self._closing.is_set():
                 raise FleetClosingError
