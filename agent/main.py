@@ -101,18 +101,19 @@ class Agent:
         self._journal.close()
 
     def _listen(self) -> None:
+        """Open every door; the frames' last, so that whoever sees that one finds the others open too."""
         settings = self._settings
         dispatch = Dispatch(self.books, self._clock, self.status)
-        try:
-            on_frames = listen_unix(settings.socket_dir / FRAMES_NAME, settings.socket_mode)
-            on_http = listen_unix(settings.socket_dir / HTTP_NAME, settings.socket_mode)
-        except OSError as error:
-            raise _unusable("ALLOTMENT_SOCKET_DIR", settings.socket_dir, error) from None
-        self._listeners.listen(on_frames, partial(FramesDoor, dispatch), frames.BUSY)
-        self._listeners.listen(on_http, partial(HttpDoor, dispatch, self._is_ready, guarded=False), http.BUSY)
         if settings.http_port:
             on_port = listen_loopback(settings.http_port)
             self._listeners.listen(on_port, partial(HttpDoor, dispatch, self._is_ready, guarded=True), http.BUSY)
+        try:
+            on_http = listen_unix(settings.socket_dir / HTTP_NAME, settings.socket_mode)
+            on_frames = listen_unix(settings.socket_dir / FRAMES_NAME, settings.socket_mode)
+        except OSError as error:
+            raise _unusable("ALLOTMENT_SOCKET_DIR", settings.socket_dir, error) from None
+        self._listeners.listen(on_http, partial(HttpDoor, dispatch, self._is_ready, guarded=False), http.BUSY)
+        self._listeners.listen(on_frames, partial(FramesDoor, dispatch), frames.BUSY)
 
     async def _talk(self) -> None:
         """Enrol if need be, then keep in touch."""

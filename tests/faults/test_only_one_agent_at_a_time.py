@@ -22,7 +22,7 @@ def test_second_agent_on_a_socket_directory_exits_and_the_first_keeps_its_socket
     first = make_agent(no_plane).start()
     second = make_agent(no_plane, sockets=first.sockets).spawn()
     assert second.program.ends() == EX_TEMPFAIL
-    assert f"another agent answers on {first.frames}" in second.program.said()
+    assert f"another agent answers on {first.http}" in second.program.said()
     assert first.status().agent == first.name
     first.kill()
     assert second.start().status().agent == second.name, "what a dead agent left is replaced"
