@@ -71,11 +71,6 @@ class Lease:
         """What may still be used, once the journal covers it."""
         return self.cap - self.settled - self.held - self.orphan
 
-    @property
-    def usable(self) -> int:
-        """What may be used now, without touching the disk."""
-        return self.watermark - self.settled - self.held - self.orphan
-
     def renew(self, ttl_ms: int, asked_at_ms: int) -> None:
         """A new term, counted from the moment the agent asked, with a margin for clocks that run apart."""
         self.ttl_ms = ttl_ms
