@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import msgspec
 
+from protocol.events import Subject
 from protocol.ids import Key
-from protocol.units import Quantity
-from protocol.windows import WindowKind
+from protocol.units import METERS_MAX, Quantity
+from protocol.windows import Window, WindowKind, window_at
 
 LIMITS_MAX = 64
 FEATURES_MAX = 256
 CATALOG_METERS_MAX = 256
+RATES_MAX = 64
+MILLION = 1_000_000
 
 
 class FeatureKind(StrEnum):
@@ -34,10 +37,36 @@ class LimitEnd(StrEnum):
 
 
 class Scope(StrEnum):
-    """Whose counter a limit is: one for the customer, or one for each user inside it."""
+    """Whose counter a limit is: one for the customer, or one for each subject of a kind, or value of a tag, inside it.
+
+    Limits of all scopes on the path of a call must have room, so they form a tree: the sum of what the users of a
+    customer may use can be more than what the customer may.
+    """
 
     CUSTOMER = "customer"
+    WORKSPACE = "workspace"
     USER = "user"
+    ROLE = "role"
+    API_KEY = "api_key"
+    TAG = "tag"
+
+
+class InFlight(StrEnum):
+    """What a call in flight may do when its limit is reached before it ends.
+
+    ``stop``: it gets no further slice; the stream is to be cut. ``finish``: it may go on into the limit's
+    ``overage_max``, which is then kept for calls in flight alone; new calls are refused at ``amount``.
+    """
+
+    STOP = "stop"
+    FINISH = "finish"
+
+
+class Priority(StrEnum):
+    """What a call is worth when little is left: ``batch`` leaves a limit's ``batch_floor`` to the others."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
 
 
 class WhenOffline(StrEnum):
@@ -59,7 +88,14 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         amount: how much; ``None`` means unlimited, said openly and never as a huge number.
         window: how long it counts; ``request`` bounds each call by itself.
         feature: counts only calls of this feature; ``None`` counts all.
-        overage_max: for ``overage``: how much may pass the limit at most. Always finite, always escrowed.
+        scope_tag: for scope ``tag``: which tag's values have counters of their own.
+        overage_max: for ``overage`` (and for ``finish``): how much may pass the limit at most. Always finite, always
+            escrowed.
+        smooth: a rate instead of a quota: ``amount`` a window, spread evenly, in a window of up to a day. In every span
+            of time at most ``burst`` and the rate times the span are admitted, by all hosts together.
+        burst: of a smooth limit: how much may come at once; ``None`` means ``amount``.
+        in_flight: whether calls in flight may finish beyond the limit.
+        batch_floor: how much of ``amount`` calls of priority ``batch`` must leave.
     """
 
     key: Key
@@ -71,17 +107,49 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at_end: LimitEnd = LimitEnd.BLOCK
     overage_max: Quantity = 0
     when_offline: WhenOffline = WhenOffline.DRAIN
+    scope_tag: Key | None = None
+    smooth: bool = False
+    burst: Quantity | None = None
+    in_flight: InFlight = InFlight.STOP
+    batch_floor: Quantity = 0
 
     @property
     def counter(self) -> str:
         """Identity of what is counted. Limits of two plans that count the same thing share the counter, so that no
         plan change ever clears or forgets usage."""
-        return f"{self.feature or '*'}/{self.meter}/{self.window.value}/{self.scope.value}"
+        window = f"{self.window.value}-rate" if self.smooth else self.window.value
+        scope = self.scope.value if self.scope_tag is None else f"{self.scope.value}:{self.scope_tag}"
+        return f"{self.feature or '*'}/{self.meter}/{window}/{scope}"
 
     @property
     def ceiling(self) -> int | None:
         """The most that may ever be used in one window: the amount and its escrowed overage."""
         return None if self.amount is None else self.amount + self.overage_max
+
+    @property
+    def admission_ceiling(self) -> int | None:
+        """The most that new calls may bring a window to: where calls in flight may finish, the overage is theirs."""
+        return self.amount if self.in_flight is InFlight.FINISH else self.ceiling
+
+    @property
+    def burst_max(self) -> int:
+        """The most that a smooth limit admits at once."""
+        return (self.amount or 0) if self.burst is None else self.burst
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it sums up use in windows: not what bounds a single call, a rate, or what is held at once."""
+        return not self.smooth and self.window not in (WindowKind.REQUEST, WindowKind.IN_FLIGHT)
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether leases are cut from it: not from what bounds a single call, nor from what is unlimited."""
+        return self.amount is not None and self.window is not WindowKind.REQUEST
+
+    def window_at(self, at_ms: int, anchor_ms: int = 0) -> Window:
+        """The window that holds an instant. Rates, and what is held at once, have one that never ends."""
+        kind = WindowKind.LIFETIME if self.smooth else self.window
+        return window_at(kind, at_ms, anchor_ms)
 
 
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -91,6 +159,21 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     kind: FeatureKind
     enabled: bool = True
     value: Annotated[str, msgspec.Meta(max_length=4096)] | int | bool | None = None
+
+
+class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How calls of a feature turn into a meter of their own, such as ``credits``: a pool that several features draw
+    from at different rates is a limit on that meter.
+
+    Attributes:
+        meter: what is made; callers never report it themselves.
+        weights: millionths of a unit of it for one unit of each meter named.
+        feature: calls of this feature; ``None``: of every feature that has no rate of its own for this meter.
+    """
+
+    meter: Key
+    weights: Annotated[dict[Key, Quantity], msgspec.Meta(min_length=1, max_length=METERS_MAX)]
+    feature: Key | None = None
 
 
 class CustomerStatus(StrEnum):
@@ -112,6 +195,7 @@ class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             never passes a limit unseen.
         ends_in_ms: for how long it holds by itself (the end of a trial or of a cancelled period), counted from the
             moment the agent asked; ``None`` if it does not end.
+        rates: what calls are turned into, beside the meters that they report.
     """
 
     customer: Key
@@ -122,6 +206,22 @@ class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[tuple[Limit, ...], msgspec.Meta(max_length=LIMITS_MAX)] = ()
     meters: Annotated[tuple[Key, ...], msgspec.Meta(max_length=CATALOG_METERS_MAX)] = ()
     ends_in_ms: int | None = None
+    rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
+
+
+def derive(rates: tuple[Rate, ...], feature: str, meters: Mapping[str, int]) -> dict[str, int]:
+    """What a call makes of derived meters; each is rounded up to a whole unit, once a call.
+
+    A rate for the call's own feature goes before one for every feature.
+    """
+    chosen: dict[str, Rate] = {}
+    for rate in rates:
+        if rate.feature == feature or (rate.feature is None and rate.meter not in chosen):
+            chosen[rate.meter] = rate
+    return {
+        meter: -(-sum(meters.get(name, 0) * weight for name, weight in rate.weights.items()) // MILLION)
+        for meter, rate in chosen.items()
+    }
 
 
 def limits_on_path(limits: tuple[Limit, ...], feature: str, meters: Mapping[str, int]) -> Iterator[Limit]:
@@ -131,10 +231,24 @@ def limits_on_path(limits: tuple[Limit, ...], feature: str, meters: Mapping[str,
             yield limit
 
 
-def scope_value(limit: Limit, user: str | None) -> str:
-    """Which counter of a limit a call belongs to: ``""`` for the customer's own, else the user.
+def scope_value(limit: Limit, subject: Subject, tags: Mapping[str, str]) -> str:
+    """Which counter of a limit a call belongs to: ``""`` for the customer's own, else the subject or tag value.
 
-    A call without a user is counted under ``""`` of a per-user limit: unattributed use shares one counter, so that
-    leaving the user out is never a way round a limit.
+    A call that does not say whose it is counts under ``""`` of such a limit: unattributed use shares one counter, so
+    that leaving the user out is never a way round a limit.
     """
-    return (user or "") if limit.scope is Scope.USER else ""
+    match limit.scope:
+        case Scope.CUSTOMER:
+            return ""
+        case Scope.WORKSPACE:
+            return subject.workspace or ""
+        case Scope.USER:
+            return subject.user or ""
+        case Scope.ROLE:
+            return subject.role or ""
+        case Scope.API_KEY:
+            return subject.api_key or ""
+        case Scope.TAG:
+            return tags.get(limit.scope_tag or "", "")
+        case _:
+            assert_never(limit.scope)

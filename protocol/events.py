@@ -9,7 +9,7 @@ import msgspec
 
 from protocol.ids import Key, ModelName, Tags
 from protocol.instants import InstantMs
-from protocol.units import Quantity, SignedAmounts
+from protocol.units import METERS_MAX, Quantity, SignedAmounts
 
 BATCH_EVENTS_MAX = 5_000
 BATCH_BYTES_MAX = 4 * 1024 * 1024
@@ -60,6 +60,7 @@ class UsageEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         charges: which leases paid. What no lease paid, the control plane debits directly.
         corrects: the event that this one corrects.
         version: the entitlement version that the decision was made under; 0 if none was known.
+        derived: which of ``amounts`` nobody reported: the entitlement's rates made them of the others.
     """
 
     event: Key
@@ -77,6 +78,7 @@ class UsageEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     charges: Annotated[tuple[Charge, ...], msgspec.Meta(max_length=CHARGES_MAX)] = ()
     corrects: Key | None = None
     version: int = 0
+    derived: Annotated[tuple[Key, ...], msgspec.Meta(max_length=METERS_MAX)] = ()
 
 
 class EventBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -37,6 +37,11 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         window_left_ms: how long that window still lasts, counted from the moment the agent asked.
         central: covers only what was asked for; to be returned as soon as the call has settled.
         overage: how much of ``amount`` lies beyond the limit, by the plan's choice.
+        starts_in_ms: of a window that is yet to begin: when it does, counted from the moment the agent asked.
+        finishing: only for calls in flight that go on beyond the limit.
+        per_ms: of a smooth limit: ``amount`` may be used every so many milliseconds, evenly; 0 for all others.
+        burst, level: of a smooth limit: how much may be saved up, and how much of that is there to begin with.
+        seal: the control plane's signature, by which a database restored to an older state knows its own grants again.
     """
 
     lease: Key
@@ -51,6 +56,12 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     standing: Standing
     central: bool = False
     overage: Quantity = 0
+    starts_in_ms: DurationMs = 0
+    finishing: bool = False
+    per_ms: DurationMs = 0
+    burst: Quantity = 0
+    level: Quantity = 0
+    seal: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
 class LeaseReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +73,7 @@ class LeaseReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         in_flight: what calls in flight hold now; only informative, the last word wins.
         unreported: what may have been used although no event says so (a crash between use and settle).
         closed: the holder is done with it: charge ``settled + unreported`` and give back the rest.
+        level: of a smooth limit, once closed: what was saved up and not used.
     """
 
     lease: Key
@@ -70,6 +82,7 @@ class LeaseReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in_flight: Quantity = 0
     unreported: Quantity = 0
     closed: bool = False
+    level: Quantity = 0
 
 
 class Denial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

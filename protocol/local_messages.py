@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from protocol.decisions import Decision, LimitState
+from protocol.entitlements import Priority
 from protocol.events import Outcome, Subject, UsageSource
 from protocol.ids import Key, ModelName, Tags
 from protocol.instants import InstantMs
@@ -56,6 +57,7 @@ class Check(_Request, frozen=True):
     amounts: Amounts = {}
     deadline_ms: DeadlineMs = DEADLINE_MS
     breakdown: bool = False
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Reserve(_Request, frozen=True):
@@ -67,6 +69,7 @@ class Reserve(_Request, frozen=True):
     ttl_ms: TtlMs = RESERVATION_TTL_MS
     deadline_ms: DeadlineMs = DEADLINE_MS
     breakdown: bool = False
+    priority: Priority = Priority.INTERACTIVE
 
 
 class Extend(_Request, frozen=True):
@@ -117,11 +120,16 @@ class Record(_Request, frozen=True):
 
 
 class Usage(_Request, frozen=True):
-    """How the limits of a customer stand: for a widget that shows what is left."""
+    """How the limits of a customer stand: for a widget that shows what is left. Subject and tags say whose counters of
+    those limits are meant that are not kept for the customer as a whole."""
 
     customer: Key
     feature: Key | None = None
     user: Key | None = None
+    workspace: Key | None = None
+    role: Key | None = None
+    api_key: Key | None = None
+    tags: Tags = {}
     deadline_ms: DeadlineMs = DEADLINE_MS
 
 

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import msgspec
 
-from protocol.entitlements import Entitlement
+from protocol.entitlements import Entitlement, Priority
 from protocol.events import EventBatch, Subject
-from protocol.ids import Key
+from protocol.ids import Key, Tags
 from protocol.leases import Counter, Denial, Grant, LeaseReport, Recall, Renewal, ScopeValue
 from protocol.units import Amounts, Quantity
 
@@ -52,6 +52,9 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         need: the least that helps: what waiting calls lack. 0 asks ahead of need.
         demand_per_min: how fast calls here have been reserving lately.
         typical: what one call reserves, for telling when leases must degenerate to one per call.
+        ahead: of the window that follows the present one, so that its beginning is no rush.
+        finishing: for calls in flight that go on beyond a limit whose plan lets them finish.
+        priority: ``batch`` when all who wait are; it leaves the limit's floor.
     """
 
     lease: Key
@@ -60,6 +63,9 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     need: Quantity
     demand_per_min: Quantity = 0
     typical: Quantity = 0
+    ahead: bool = False
+    finishing: bool = False
+    priority: Priority = Priority.INTERACTIVE
 
 
 class FirstCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,6 +78,8 @@ class FirstCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     feature: Key
     subject: Subject
     amounts: Amounts
+    tags: Tags = {}
+    priority: Priority = Priority.INTERACTIVE
 
 
 class CustomerSync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -92,6 +100,7 @@ class SyncRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         snapshot: ``leases`` lists every lease in the journal; sent in the first sync after a start. Leases of this
             journal granted to an earlier boot and not listed were never used and are closed as unused.
         stopping: the agent is draining; grant it nothing.
+        sealed: grants that the last answer asked to be shown (:attr:`SyncReply.show`).
     """
 
     journal: Key
@@ -102,6 +111,7 @@ class SyncRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batches: Annotated[tuple[EventBatch, ...], msgspec.Meta(max_length=BATCHES_MAX)] = ()
     snapshot: bool = False
     stopping: bool = False
+    sealed: Annotated[tuple[Grant, ...], msgspec.Meta(max_length=LEASES_MAX)] = ()
 
 
 class HighWater(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,6 +140,7 @@ class SyncReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         renewed, recalls: of leases that the request reported as open.
         closed: leases that the control plane has closed, or had: forget them.
         unknown_leases: reported, but not this agent's: use nothing of them.
+        show: reported, and not known here: send their grants as they were given, with their seals.
     """
 
     high_water: tuple[HighWater, ...] = ()
@@ -142,6 +153,7 @@ class SyncReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recalls: tuple[Recall, ...] = ()
     closed: tuple[str, ...] = ()
     unknown_leases: tuple[str, ...] = ()
+    show: tuple[str, ...] = ()
 
 
 class WatchReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

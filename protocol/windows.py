@@ -16,9 +16,11 @@ _DAY_MS = 86_400_000
 
 
 class WindowKind(StrEnum):
-    """How long a counter counts. ``request`` bounds one call and keeps no counter at all."""
+    """How long a counter counts. ``request`` bounds one call and keeps no counter at all; ``in_flight`` counts what is
+    held at the same time, and forgets it when the call ends."""
 
     REQUEST = "request"
+    IN_FLIGHT = "in_flight"
     MINUTE = "minute"
     HOUR = "hour"
     DAY = "day"
@@ -57,7 +59,7 @@ def window_at(kind: WindowKind, at_ms: int, anchor_ms: int = 0) -> Window:
             return _monthly(at_ms, 0)
         case WindowKind.BILLING_PERIOD:
             return _monthly(at_ms, anchor_ms)
-        case WindowKind.LIFETIME:
+        case WindowKind.LIFETIME | WindowKind.IN_FLIGHT:
             return Window(0, INSTANT_MS_MAX)
         case WindowKind.REQUEST:
             raise ValueError("a request window has no span: it bounds a single call")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from agent.core.budget import Allowance, AllowanceKey, Lease
 from agent.core.decide import Path, path_of
 from agent.core.pending import Group, Pending
 from agent.core.reservations import EndedBook, ReservationBook
-from protocol.entitlements import Entitlement, Feature
+from protocol.entitlements import Entitlement, Feature, Scope
 from protocol.local_messages import Call, Reserve
 from protocol.uplink_messages import FirstCall
 
@@ -21,6 +21,9 @@ CUSTOMERS_MAX = 100_000
 RESERVATIONS_MAX = 200_000
 UNKNOWN_MS = 5_000
 """For how long "no such customer" is believed before the control plane is asked again."""
+
+Shape = tuple[str, tuple[str | None, ...], tuple[str, ...]]
+"""Feature, whose counters, meters."""
 
 Attempt = Callable[[], bool]
 """Try an operation again, and answer its caller if that gave an answer. ``False``: it still waits."""
@@ -47,7 +50,8 @@ class Customer:
         entitlement: ``None`` until the control plane (or the journal) has said one.
         unknown_until_ms: the control plane said that there is no such customer; believed until then.
         first_call: the call that waits for the first lease, as it will be asked; ``None`` when none does.
-        paths: limits on the path by (feature, user, meters), for this version of the entitlement.
+        scopes, scope_tags: of whom this version of the entitlement keeps counters, beside the customer itself.
+        paths: limits on the path by the shape of a call, for this version of the entitlement.
     """
 
     name: str
@@ -58,7 +62,9 @@ class Customer:
     unknown_until_ms: int = 0
     first_call: FirstCall | None = None
     parked: list[Parked] = field(default_factory=list)
-    paths: dict[tuple[str, str | None, tuple[str, ...]], Path] = field(default_factory=dict)
+    scopes: tuple[Scope, ...] = ()
+    scope_tags: tuple[str, ...] = ()
+    paths: dict[Shape, Path] = field(default_factory=dict)
     last_used_ms: int = 0
 
     def entitle(self, entitlement: Entitlement, asked_at_ms: int) -> None:
@@ -66,12 +72,24 @@ class Customer:
         self.entitlement = entitlement
         self.features = {feature.key: feature for feature in entitlement.features}
         self.meters = frozenset(entitlement.meters)
+        kept = {limit.scope for limit in entitlement.limits}
+        self.scopes = tuple(scope for scope in Scope if scope in kept - {Scope.CUSTOMER, Scope.TAG})
+        self.scope_tags = tuple(sorted({limit.scope_tag for limit in entitlement.limits if limit.scope_tag}))
         self.ends_at_ms = None if entitlement.ends_in_ms is None else asked_at_ms + entitlement.ends_in_ms
         self.unknown_until_ms = 0
         for path in self.paths.values():
             for step in path.steps:
                 step.allowance.forget_denial()  # it was said under the plan before
         self.paths.clear()
+
+    def shape(self, call: Call, meters: Iterable[str]) -> Shape:
+        """What decides which counters a call touches: its feature and meters, and of its subject and tags only what
+        some limit keeps counters for."""
+        if not self.scopes and not self.scope_tags:
+            return (call.feature, (), tuple(meters))
+        subject, tags = call.subject, call.tags
+        whose = [getattr(subject, scope.value) for scope in self.scopes]
+        return (call.feature, (*whose, *[tags.get(tag) for tag in self.scope_tags]), tuple(meters))
 
 
 @dataclass(slots=True)
@@ -157,7 +175,7 @@ class Books:
     def too_many_counters_for(self, customer: Customer, call: Call, meters: dict[str, int]) -> bool:
         """Whether this call would need new counters, and as many as memory is meant for are kept already."""
         full = len(self.allowances) >= ALLOWANCES_MAX
-        return full and (call.feature, call.subject.user, tuple(meters)) not in customer.paths
+        return full and customer.shape(call, meters) not in customer.paths
 
     def allowance(self, key: AllowanceKey, now_ms: int) -> Allowance:
         """The entry of this counter, made when it is not there."""
@@ -173,14 +191,19 @@ class Books:
 
     def path(self, customer: Customer, call: Call, meters: dict[str, int], now_ms: int) -> Path:
         """The limits that a call touches; looked up once for each shape of call."""
-        shape = (call.feature, call.subject.user, tuple(meters))
+        shape = customer.shape(call, meters)
         path = customer.paths.get(shape)
         if path is None:
             assert customer.entitlement is not None
             if len(customer.paths) >= PATHS_MAX:
                 customer.paths.clear()
             path = customer.paths[shape] = path_of(
-                customer.entitlement, call.feature, call.subject.user, meters, lambda key: self.allowance(key, now_ms)
+                customer.entitlement,
+                call.feature,
+                call.subject,
+                call.tags,
+                meters,
+                lambda key: self.allowance(key, now_ms),
             )
         return path
 

@@ -17,7 +17,7 @@ from protocol.entitlements import (
     limits_on_path,
     scope_value,
 )
-from protocol.windows import WindowKind
+from protocol.events import Subject
 
 STATUS_CODES = {
     CustomerStatus.NO_SUBSCRIPTION: Code.NO_ACTIVE_SUBSCRIPTION,
@@ -87,7 +87,8 @@ def feature_refusal(status: CustomerStatus, feature: Feature | None) -> Code | N
 def path_of(
     entitlement: Entitlement,
     feature: str,
-    user: str | None,
+    subject: Subject,
+    tags: Mapping[str, str],
     meters: Mapping[str, int],
     allowance_of: Callable[[AllowanceKey], Allowance],
 ) -> Path:
@@ -96,12 +97,12 @@ def path_of(
     steps = [
         Step(
             limit,
-            allowance_of((entitlement.customer, limit.counter, scope_value(limit, user))),
+            allowance_of((entitlement.customer, limit.counter, scope_value(limit, subject, tags))),
             limit.meter,
             limit.when_offline is WhenOffline.DRAIN,
         )
         for limit in limits
-        if limit.amount is not None and limit.window is not WindowKind.REQUEST
+        if limit.is_leased
     ]
     bounds = tuple((limit.ceiling, limit.meter, limit) for limit in limits if limit.ceiling is not None)
     return Path(bounds, tuple(steps))

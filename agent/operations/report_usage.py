@@ -8,6 +8,7 @@ from agent.core.decide import Step
 from agent.operations.admit import CROWDED
 from protocol.decisions import LimitState
 from protocol.entitlements import Entitlement, Limit, WhenOffline, scope_value
+from protocol.events import Subject
 from protocol.local_messages import ErrorReply, Problem, Usage, UsageReport
 from protocol.windows import WindowKind
 
@@ -41,7 +42,7 @@ def report_usage(books: Books, request: Usage, now_ms: int, until_ms: int) -> Us
             for feature in entitlement.features
         },
         limits=tuple(
-            _state(books, customer, limit, request.user, now_ms) for limit in _asked_for(entitlement, request.feature)
+            _state(books, customer, limit, request, now_ms) for limit in _asked_for(entitlement, request.feature)
         ),
     )
 
@@ -50,7 +51,7 @@ def _asked_for(entitlement: Entitlement, feature: str | None) -> list[Limit]:
     return [limit for limit in entitlement.limits if feature is None or limit.feature in (None, feature)]
 
 
-def _state(books: Books, customer: Customer, limit: Limit, user: str | None, now_ms: int) -> LimitState:
+def _state(books: Books, customer: Customer, limit: Limit, request: Usage, now_ms: int) -> LimitState:
     if limit.amount is None or limit.window is WindowKind.REQUEST:
         return LimitState(
             limit=limit.key,
@@ -61,6 +62,8 @@ def _state(books: Books, customer: Customer, limit: Limit, user: str | None, now
             remaining=limit.amount,
             scope=limit.scope.value,
         )
-    allowance = books.allowance((customer.name, limit.counter, scope_value(limit, user)), now_ms)
+    subject = Subject(request.user, request.workspace, request.role, request.api_key)
+    whose = scope_value(limit, subject, request.tags)
+    allowance = books.allowance((customer.name, limit.counter, whose), now_ms)
     step = Step(limit, allowance, limit.meter, limit.when_offline is WhenOffline.DRAIN)
     return limit_state(step, now_ms, granted=allowance.used(now_ms) < limit.amount)

@@ -10,7 +10,7 @@ import msgspec
 
 from protocol.entitlements import Limit, limits_on_path, scope_value
 from protocol.events import UsageEvent
-from protocol.windows import Window, WindowKind, window_at
+from protocol.windows import Window
 
 LATE_MS_MAX = 40 * 86_400_000
 EARLY_MS_MAX = 5 * 60_000
@@ -75,13 +75,13 @@ def debits(
     """
     found = []
     for limit in limits_on_path(limits, event.feature, event.amounts):
-        if limit.window is WindowKind.REQUEST:
+        if not limit.is_counted:
             continue
-        whose = scope_value(limit, event.subject.user)
+        whose = scope_value(limit, event.subject, event.tags)
         rest = event.amounts[limit.meter] - paid.get((limit.counter, whose), 0)
         if event.corrects is None:
             rest = max(0, rest)
-        window = window_at(limit.window, at_ms, anchor_ms)
+        window = limit.window_at(at_ms, anchor_ms)
         if rest or (limit.counter, whose, window.start_ms) not in windows:
             cause = "uncharged" if event.corrects is None else "correction"
             found.append(Debit(limit, whose, window, rest, cause))

@@ -16,7 +16,7 @@ from protocol.events import EventBatch
 from protocol.ids import is_key
 from protocol.leases import Denial, Grant, Recall, Renewal, Standing
 from protocol.uplink_messages import EventProblem, HighWater, SyncReply, SyncRequest
-from protocol.windows import Window, WindowKind, window_at
+from protocol.windows import Window
 
 LEASE_TTL_MS = 60_000
 
@@ -118,13 +118,13 @@ class Exchange:
             return None
         known = self._limits.get(customer)
         if known is None:
-            known = {limit.counter: limit for limit in entitlement.limits if is_leased(limit)}
+            known = {limit.counter: limit for limit in entitlement.limits if limit.is_leased}
             self._limits[customer] = known
         return known.get(counter)
 
     def window(self, customer: str, limit: Limit) -> Window:
         """The limit's present window."""
-        return window_at(limit.window, self.now_ms, self.anchors.get(customer, 0))
+        return limit.window_at(self.now_ms, self.anchors.get(customer, 0))
 
     def touch(self, key: Key, window_end_ms: int) -> None:
         """This sync will change that allowance."""
@@ -142,11 +142,6 @@ class Exchange:
         return Standing(amount, max(0, elsewhere))
 
 
-def is_leased(limit: Limit) -> bool:
-    """Whether leases are cut from a limit: not for what bounds a single call, nor for what is unlimited."""
-    return limit.amount is not None and limit.window is not WindowKind.REQUEST
-
-
 def is_scope_value(limit: Limit, value: str) -> bool:
     """Whether ``value`` can be whose counter it is; ``""`` is the customer's own, or unattributed use."""
-    return not value or (limit.scope is Scope.USER and is_key(value))
+    return not value or (limit.scope is not Scope.CUSTOMER and is_key(value))

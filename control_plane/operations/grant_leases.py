@@ -9,7 +9,7 @@ from control_plane.core import allocation
 from control_plane.core.allocation import Crowd, Want
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.core.lease_life import Status
-from control_plane.operations.exchange import LEASE_TTL_MS, Exchange, is_leased, is_scope_value
+from control_plane.operations.exchange import LEASE_TTL_MS, Exchange, is_scope_value
 from control_plane.operations.keep_books import Account
 from control_plane.operations.recall_leases import recall_leases
 from control_plane.store import demands, leases
@@ -64,9 +64,9 @@ def _first_call(exchange: Exchange, named: CustomerSync, call: FirstCall) -> Ite
         return
     on_path = {limit.key for limit in limits_on_path(entitlement.limits, call.feature, call.amounts)}
     for at, limit in enumerate(entitlement.limits):
-        if limit.key not in on_path or not is_leased(limit):
+        if limit.key not in on_path or not limit.is_leased:
             continue
-        whose = scope_value(limit, call.subject.user)
+        whose = scope_value(limit, call.subject, call.tags)
         window = exchange.window(named.customer, limit)
         key = Key(named.customer, limit.counter, whose, window.start_ms)
         need = call.amounts[limit.meter]

@@ -11,7 +11,7 @@ from control_plane.store import balances
 from control_plane.store.balances import Counted
 from control_plane.store.database import Connection
 from protocol.entitlements import Limit, Scope
-from protocol.windows import Window, WindowKind, window_at
+from protocol.windows import Window, WindowKind
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_balances(connection: Connection, customer: str, query: BalancesQuery, n
         missing = query.count - len(found)
         if missing <= 0:
             break
-        window = None if limit.window is WindowKind.REQUEST else window_at(limit.window, now_ms, anchor_ms)
+        window = None if limit.window is WindowKind.REQUEST else limit.window_at(now_ms, anchor_ms)
         rows = _counted(connection, customer, position, limit, window, query, missing)
         found.extend(Balance(position, limit, window, row) for row in rows)
     return found
@@ -70,8 +70,7 @@ def _counted(
         if position < query.after[0]:
             return
         after = query.after[1] if position == query.after[0] else None
-    per_user = limit.scope is Scope.USER
-    only = query.user if per_user else ""
+    only = {Scope.CUSTOMER: "", Scope.USER: query.user}.get(limit.scope)
     if only is not None and after is not None:
         return  # there is one, and it has been shown
     rows: list[Counted] = []

@@ -102,7 +102,7 @@ class Lender:
                 for index, limit in enumerate(entitlement.limits):
                     on_path = limit in list(limits_on_path(entitlement.limits, first.feature, first.amounts))
                     if on_path and limit.amount is not None and limit.window is not WindowKind.REQUEST:
-                        key = (named.customer, limit.counter, scope_value(limit, first.subject.user))
+                        key = (named.customer, limit.counter, scope_value(limit, first.subject, first.tags))
                         need = first.amounts[limit.meter]
                         self._lend(f"{first.leases}.{index}", key, need, grants, denials)
             for ask in named.asks:
@@ -142,7 +142,7 @@ class Lender:
 
     def _debit(self, event: UsageEvent) -> None:
         for limit in limits_on_path(self.entitlements[event.customer].limits, event.feature, event.amounts):
-            key = (event.customer, limit.counter, scope_value(limit, event.subject.user))
+            key = (event.customer, limit.counter, scope_value(limit, event.subject, event.tags))
             paid = sum(charge.amount for charge in event.charges if self.leases[charge.lease].key == key)
             if rest := event.amounts[limit.meter] - paid:
                 self.direct[key] = self.direct.get(key, 0) + rest

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.entitlements import Limit, Scope, limits_on_path, scope_value
+from protocol.entitlements import MILLION, Limit, Rate, Scope, derive, limits_on_path, scope_value
+from protocol.events import Subject
 from protocol.ids import is_key
 from protocol.instants import INSTANT_MS_MAX, from_datetime, rfc3339, to_datetime
 from protocol.units import (
@@ -30,13 +31,13 @@ other_meters = st.dictionaries(st.sampled_from(["images", "tool_calls", "request
 feature_names = st.sampled_from(["chat", "draw"])
 meter_names = st.sampled_from([REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS])
 limits = st.builds(
-    Limit,
-    key=st.just("l"),
+    lambda whose, **said: Limit(key="l", scope=whose[0], scope_tag=whose[1], **said),
+    whose=st.sampled_from([(scope, "team" if scope is Scope.TAG else None) for scope in Scope] + [(Scope.TAG, "desk")]),
     meter=meter_names,
     amount=st.none() | quantities,
     window=st.sampled_from(WindowKind),
     feature=st.none() | feature_names,
-    scope=st.sampled_from(Scope),
+    smooth=st.booleans(),
 )
 
 
@@ -113,15 +114,44 @@ def test_a_limit_is_on_the_path_exactly_when_its_meter_and_its_feature_are(all_l
     assert found == expected
 
 
-@given(limits, st.none() | st.just("u7"))
-def test_a_call_without_a_user_shares_one_counter_and_never_leaves_the_limit(limit, user):
-    counted_under = scope_value(limit, user)
-    assert counted_under == ("u7" if limit.scope is Scope.USER and user else "")
+SUBJECTS = {Scope.WORKSPACE: "workspace", Scope.USER: "user", Scope.ROLE: "role", Scope.API_KEY: "api_key"}
+
+
+@given(limits, st.sets(st.sampled_from(sorted(SUBJECTS.values()))), st.booleans())
+def test_a_call_that_leaves_out_whose_it_is_shares_one_counter_and_never_leaves_the_limit(limit, said, tagged):
+    counted_under = scope_value(
+        limit, Subject(**{name: f"the-{name}" for name in said}), {"team": "a"} if tagged else {}
+    )
+    if limit.scope is Scope.TAG:
+        assert counted_under == ("a" if tagged and limit.scope_tag == "team" else "")
+    else:
+        name = SUBJECTS.get(limit.scope)
+        assert counted_under == (f"the-{name}" if name in said else "")
+
+
+@given(
+    st.dictionaries(meter_names, quantities, max_size=4),
+    st.dictionaries(meter_names, quantities, min_size=1, max_size=4),
+)
+def test_a_derived_meter_is_rounded_up_once_a_call_and_never_favours_the_spender(meters, weights):
+    made = derive((Rate("credits", weights),), "chat", meters)["credits"]
+    millionths = sum(meters.get(name, 0) * weight for name, weight in weights.items())
+    assert millionths <= made * MILLION < millionths + MILLION
+
+
+def test_a_rate_for_a_feature_goes_before_the_rate_for_all():
+    rates = (Rate("credits", {"images": 5 * MILLION}, "paint"), Rate("credits", {"images": MILLION}))
+    assert derive(rates, "paint", {"images": 2}) == {"credits": 10}
+    assert derive(rates, "chat", {"images": 2}) == {"credits": 2}
+    assert derive(rates[::-1], "paint", {"images": 2}) == {"credits": 10}
 
 
 @given(limits, limits)
 def test_limits_share_a_counter_exactly_when_they_count_the_same(one, other):
-    same = (one.feature, one.meter, one.window, one.scope) == (other.feature, other.meter, other.window, other.scope)
+    def counted(limit):
+        return (limit.feature, limit.meter, limit.window, limit.scope, limit.scope_tag, limit.smooth)
+
+    same = counted(one) == counted(other)
     assert (one.counter == other.counter) == same
 
 
