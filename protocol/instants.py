@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 INSTANT_MS_MAX = 7_258_118_400_000  # 2200-01-01T00:00:00Z: far enough, and calendar arithmetic beyond it stays valid
-DURATION_MS_MAX = 366 * 86_400_000 * 10
+DURATION_MS_MAX = INSTANT_MS_MAX  # what is left of a window that never ends is a duration, too
 
 InstantMs = Annotated[int, msgspec.Meta(ge=0, le=INSTANT_MS_MAX)]
 DurationMs = Annotated[int, msgspec.Meta(ge=0, le=DURATION_MS_MAX)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.instants import INSTANT_MS_MAX, from_datetime, to_datetime
+from protocol.instants import INSTANT_MS_MAX, DurationMs, from_datetime, to_datetime
 from protocol.windows import Window, WindowKind, window_at
 
 SPANS = [kind for kind in WindowKind if kind is not WindowKind.REQUEST]
@@ -32,6 +33,12 @@ def period(anchor: str, instant: str) -> tuple[str, str]:
 def test_a_window_holds_its_instant_and_not_its_end(kind, instant, anchor):
     window = window_at(kind, instant, anchor)
     assert window.start_ms <= instant < window.end_ms
+
+
+@given(kinds, instants, anchors)
+def test_what_is_left_of_any_window_can_be_said_on_the_wire(kind, instant, anchor):
+    left_ms = window_at(kind, instant, anchor).end_ms - instant
+    assert msgspec.convert(left_ms, DurationMs) == left_ms
 
 
 @given(repeating, instants, anchors)
