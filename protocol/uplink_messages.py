@@ -25,6 +25,9 @@ SYNC_BYTES_MAX = 8 * 1024 * 1024
 ASKS_MAX = 2_000
 LEASES_MAX = 20_000
 BATCHES_MAX = 512
+MARKS_MAX = 256
+"""Starts of one journal of which an agent speaks at once: the newest."""
+
 WATCH_WAIT_MS_MAX = 50_000
 
 Secret = Annotated[str, msgspec.Meta(min_length=8, max_length=200)]
@@ -91,6 +94,16 @@ class CustomerSync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     asks: Annotated[tuple[Ask, ...], msgspec.Meta(max_length=ASKS_MAX)] = ()
 
 
+class HighWater(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All events of a boot up to and including ``seq`` are in the ledger (or kept as conflicts).
+
+    A mark that is lower than one heard before asks for what came after it once more: the database was restored.
+    """
+
+    boot: Annotated[int, msgspec.Meta(ge=0)]
+    seq: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class SyncRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One exchange (msgpack).
 
@@ -100,7 +113,11 @@ class SyncRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         snapshot: ``leases`` lists every lease in the journal; sent in the first sync after a start. Leases of this
             journal granted to an earlier boot and not listed were never used and are closed as unused.
         stopping: the agent is draining; grant it nothing.
-        sealed: grants that the last answer asked to be shown (:attr:`SyncReply.show`).
+        sealed: grants that the last answer asked to be shown (:attr:`SyncReply.show`); only in a snapshot.
+        confirmed: how far answers have confirmed the events of each boot, as last heard. A mark beyond what the control
+            plane has says that its database was restored to an older state.
+        lost: events that were confirmed, are wanted again, and are no longer here: up to this mark nothing will come.
+        generation: as last heard (:attr:`SyncReply.generation`); empty if none was.
     """
 
     journal: Key
@@ -112,13 +129,9 @@ class SyncRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snapshot: bool = False
     stopping: bool = False
     sealed: Annotated[tuple[Grant, ...], msgspec.Meta(max_length=LEASES_MAX)] = ()
-
-
-class HighWater(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All events of a boot up to and including ``seq`` are in the ledger (or kept as conflicts): forget them."""
-
-    boot: int
-    seq: int
+    confirmed: Annotated[tuple[HighWater, ...], msgspec.Meta(max_length=MARKS_MAX)] = ()
+    lost: Annotated[tuple[HighWater, ...], msgspec.Meta(max_length=MARKS_MAX)] = ()
+    generation: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class EventProblem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,7 +153,10 @@ class SyncReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         renewed, recalls: of leases that the request reported as open.
         closed: leases that the control plane has closed, or had: forget them.
         unknown_leases: reported, but not this agent's: use nothing of them.
-        show: reported, and not known here: send their grants as they were given, with their seals.
+        show: reported, and not known here: send their grants as they were given, with their seals, in a snapshot.
+            No events are taken in meanwhile: which leases paid for them must be known first.
+        generation: names the state of the database since it was made or last restored. When it changes, the next sync
+            is a snapshot that also lists leases lately closed, as far as they are remembered.
     """
 
     high_water: tuple[HighWater, ...] = ()
@@ -154,6 +170,7 @@ class SyncReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     closed: tuple[str, ...] = ()
     unknown_leases: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
+    generation: str = ""
 
 
 class WatchReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
