@@ -1,7 +1,8 @@
 """The per-host agent: answers allow, throttle or block from memory, and keeps on disk what must not be lost.
 
 __main__     the command line: run, health
-main         wires the rooms together and runs them
+main         doors and signals for a running agent
+running      wires the other rooms together and keeps them in step
 settings     what an operator may set
 clock        the only reader of clocks and drawer of randomness
 uplink       speaks HTTPS to the control plane

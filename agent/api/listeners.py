@@ -39,13 +39,11 @@ log = logging.getLogger("agent.listeners")
 class Listeners:
     """Serves every connection of every door.
 
-    Args:
-        idle: whether nothing but its callers waits for this process.
+    Attributes:
+        idle: set by ``main``: whether nothing but its callers waits for this process.
     """
 
-    def __init__(
-        self, now_ms: Callable[[], int], connections_max: int, idle: Callable[[], bool] = lambda: True
-    ) -> None:
+    def __init__(self, now_ms: Callable[[], int], connections_max: int) -> None:
         self._now_ms = now_ms
         self._connections_max = connections_max
         self._epoll = select.epoll()
@@ -54,7 +52,7 @@ class Listeners:
         self._dirty: list[Connection] = []
         self._resting = False
         self._complained_ms: int | None = None
-        self._idle = idle
+        self.idle: Callable[[], bool] = lambda: True
         self._turns = 0
         self._worth = LINGER_WORTH_MAX
 
@@ -91,7 +89,7 @@ class Listeners:
         self._turns += 1
         now_ns = time.perf_counter_ns()
         ends_ns, lingers_until_ns = now_ns + TURN_NS, 0
-        if lingering and self._worth and self._idle():
+        if lingering and self._worth and self.idle():
             lingers_until_ns = now_ns + LINGER_NS
         while now_ns < ends_ns:
             ready = self._epoll.poll(0, 256)
@@ -102,7 +100,7 @@ class Listeners:
                 for fd, mask in ready:
                     self._attend(fd, mask)
                 worth = self._worth > 0 or self._turns % LINGER_RETRY_TURNS == 0
-                lingers_until_ns = now_ns + LINGER_NS if worth and self._idle() else 0
+                lingers_until_ns = now_ns + LINGER_NS if worth and self.idle() else 0
             elif now_ns >= lingers_until_ns:
                 if lingers_until_ns and self._worth:
                     self._worth -= 1

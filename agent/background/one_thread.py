@@ -8,12 +8,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import outcome
 import trio
 
 T = TypeVar("T")
+
+
+class Executor(Protocol):
+    """Does what touches the journal's file, in the order in which it was asked for."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns or raises."""
+
+    def close(self) -> None:
+        """Let it end once it has done what it was asked."""
 
 
 class OneThread:

@@ -8,10 +8,10 @@ from functools import partial
 import stamina
 import trio
 
-from agent.background.one_thread import OneThread
+from agent.background.one_thread import Executor
 from agent.background.wake import Wake
 from agent.background.write_events import Writer
-from agent.clock import SystemClock
+from agent.clock import Clock
 from agent.core.books import Books
 from agent.operations.adopt_sync import adopt_sync
 from agent.operations.compose_sync import compose_sync
@@ -42,11 +42,11 @@ class Syncer:
         self,
         books: Books,
         journal: Journal,
-        thread: OneThread,
+        thread: Executor,
         outbox: Outbox,
         writer: Writer,
         uplink: Uplink,
-        clock: SystemClock,
+        clock: Clock,
     ) -> None:
         self._books = books
         self._journal = journal

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from agent.background.write_events import JOURNALED_AGE_MS
-from agent.clock import SystemClock
+from agent.clock import Clock
 from agent.core.books import Books
 from agent.operations.expire import expire
 from agent.operations.give_back import forget_counters, forget_customers, give_back
@@ -19,7 +19,7 @@ EVERY_SECOND = 20
 EVERY_MINUTE = 60 * EVERY_SECOND
 
 
-async def tick(books: Books, clock: SystemClock, sweep: Callable[[], None], ballast: Ballast) -> None:
+async def tick(books: Books, clock: Clock, sweep: Callable[[], None], ballast: Ballast) -> None:
     """Look at everything that time alone can change, for ever."""
     count = 0
     while True:

@@ -8,7 +8,7 @@ import stamina
 import trio
 
 from agent.background.sync import WAIT_MAX_S, Syncer
-from agent.clock import SystemClock
+from agent.clock import Clock
 from agent.core.books import Books
 from agent.operations.park import try_again
 from agent.uplink import Uplink, UplinkDownError, UplinkRefusedError
@@ -19,7 +19,7 @@ REFUSED_RETRY_S = 30.0
 log = logging.getLogger("agent.watch")
 
 
-async def watch(books: Books, uplink: Uplink, syncer: Syncer, clock: SystemClock) -> None:
+async def watch(books: Books, uplink: Uplink, syncer: Syncer, clock: Clock) -> None:
     """Wait for changes for ever, and see to it that they are looked at."""
     cursor = -1
     await syncer.first_success.wait()
@@ -33,7 +33,7 @@ async def watch(books: Books, uplink: Uplink, syncer: Syncer, clock: SystemClock
             await trio.sleep(REFUSED_RETRY_S)
 
 
-async def _watch_once(books: Books, uplink: Uplink, syncer: Syncer, clock: SystemClock, cursor: int) -> int:
+async def _watch_once(books: Books, uplink: Uplink, syncer: Syncer, clock: Clock, cursor: int) -> int:
     retry = stamina.retry_context(
         on=UplinkDownError, attempts=None, timeout=None, wait_initial=0.2, wait_max=WAIT_MAX_S, wait_jitter=1.0
     )

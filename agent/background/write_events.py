@@ -7,9 +7,9 @@ from functools import partial
 
 import trio
 
-from agent.background.one_thread import OneThread
+from agent.background.one_thread import Executor
 from agent.background.wake import Wake
-from agent.clock import SystemClock
+from agent.clock import Clock
 from agent.core.books import Books
 from agent.core.pending import Group, applied
 from agent.operations.commit_group import to_write
@@ -34,10 +34,10 @@ class Writer:
         self,
         books: Books,
         journal: Journal,
-        thread: OneThread,
+        thread: Executor,
         outbox: Outbox,
         ballast: Ballast,
-        clock: SystemClock,
+        clock: Clock,
     ) -> None:
         self._books = books
         self._journal = journal

@@ -53,9 +53,14 @@ class Database:
     threads wait in line instead of polling). PostgreSQL: READ COMMITTED.
     """
 
-    def __init__(self, url: str) -> None:
-        """Open lazily: nothing is contacted before the first transaction, but a missing SQLite file is made (0600)."""
+    def __init__(self, url: str, pause: Callable[[float], None] = time.sleep) -> None:
+        """Open lazily: nothing is contacted before the first transaction, but a missing SQLite file is made (0600).
+
+        Args:
+            pause: lets so many seconds pass before a transaction is repeated.
+        """
         self.url = normalise_url(url)
+        self._pause = pause
         self._writer: threading.Lock | None = None
         self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url)
         if self.is_sqlite:
@@ -105,7 +110,7 @@ class Database:
             except exc.SQLAlchemyError as error:
                 if attempt >= ATTEMPTS_MAX or not _may_repeat(error, committing=committing):
                     raise _as_unavailable(error) from error
-            time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - jitter, not a secret
+            self._pause(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - jitter, not a secret
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Do ``work`` on one consistent state without writing; on SQLite it does not wait for the writer.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.main import DRAIN_S, IN_FLIGHT_S
+from agent.running import DRAIN_S, IN_FLIGHT_S
 from control_plane.cli.serve import GRACE_S
 
 Objects = list[dict[str, Any]]
