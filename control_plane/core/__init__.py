@@ -4,6 +4,8 @@ catalog          what a plan says, and the rules it must keep
 entitlements     what a customer may use now
 tokens           how tokens look, what of them is kept, when one holds
 incarnations     who is speaking: a start of an agent on one journal
+seals            by what a restored database knows its own grants
+learning         listening before lending, after a restore
 allocation       how much of an allowance to lend, and how much to ask back
 lease_life       what reports and silence do to a lease
 reconciliation   which events are new, and what no lease paid for

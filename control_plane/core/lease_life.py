@@ -68,26 +68,30 @@ STILL = Movement()
 
 
 def hear(life: Life, heard: Heard) -> tuple[Life, Movement]:
-    """The lease after a report, and what the report moves."""
+    """The lease after a report, and what the report moves.
+
+    What an older report calls unreported may be settled by now: it counts beside ``settled`` only as far as that report
+    itself had both, else it would be charged twice.
+    """
     settled = max(life.settled, heard.settled)
+    unreported = max(0, heard.settled + heard.unreported - settled)
     if life.status is Status.CLOSED:
-        return _late(life, settled, heard)
+        return _late(life, settled, unreported if heard.closed and not heard.stale else 0)
     if heard.stale:
         return replace(life, settled=settled), STILL
     if heard.closed:
-        return close(replace(life, settled=settled, unreported=heard.unreported), "settled")
-    cap = min(life.cap, max(heard.cap, settled + heard.unreported))
-    news = replace(life, cap=cap, settled=settled, in_flight=heard.in_flight, unreported=heard.unreported)
+        return close(replace(life, settled=settled, unreported=unreported), "settled")
+    cap = min(life.cap, max(heard.cap, settled + unreported))
+    news = replace(life, cap=cap, settled=settled, in_flight=heard.in_flight, unreported=unreported)
     answered = life.status is not Status.RECALLED or cap < life.cap or news.rest <= life.keep
     if answered:
         news = replace(news, status=Status.OPEN, keep=0)
     return news, Movement(returned=life.cap - cap, cause="returned") if cap < life.cap else STILL
 
 
-def _late(life: Life, settled: int, heard: Heard) -> tuple[Life, Movement]:
+def _late(life: Life, settled: int, unreported: int) -> tuple[Life, Movement]:
     """News of a closed lease: what was used beyond what was posted is posted too, whatever that does to the limit."""
-    used = settled + (heard.unreported if heard.closed and not heard.stale else 0)
-    more = max(0, min(used, max(life.granted, settled)) - life.cap)
+    more = max(0, min(settled + unreported, max(life.granted, settled)) - life.cap)
     life = replace(life, settled=settled, cap=life.cap + more)
     return life, Movement(posted=more, cause="late") if more else STILL
 

@@ -5,12 +5,15 @@ file_claim      one control plane a SQLite file
 migrate         brings the schema to the newest version
 migrations      how the schema came to be
 tables          every table, once
+trust_tables    those for trouble: restored databases, odd syncs
 wanted          many keys in one statement
 customers       customers and what decides their entitlement
 catalog         features, meters, plans
 subscriptions   which plan version a customer has
 tokens          tokens, by their public half
 audit_log       who changed what
+custody         the generation of the database, and the keys that seal grants
+troubles        what was odd about the syncs of agents
 agents          agents and their incarnations
 leases          what was lent to whom
 allowances      the counters that leases are cut from

@@ -60,6 +60,7 @@ class AgentRow(NamedTuple):
     enrolled_at_ms: int
     revoked_at_ms: int | None
     last_seen_at_ms: int | None
+    generation: int = 0
 
 
 def leases_after(connection: Connection, customer: str, lease: str, count: int, status: str | None) -> list[LeaseRow]:

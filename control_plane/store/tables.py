@@ -207,6 +207,8 @@ agents = Table(
     Column("enrolled_at_ms", BigInteger, nullable=False),
     Column("revoked_at_ms", BigInteger),
     Column("last_seen_at_ms", BigInteger),
+    # The newest of `generations` in which it has said all that it holds.
+    Column("generation", Integer, nullable=False, server_default="0"),
 )
 
 # One row for each start of an agent on one journal, with how far its events have been accepted.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from control_plane.store.tables import metadata
+from control_plane.store.trust_tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,4 +1,5 @@
 """The migrations.
 
 v0001_first_schema   every table of the first release
+v0003_trust          what a restore and odd syncs leave behind, and the key that seals grants
 """
