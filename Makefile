@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench kill-rounds clean
+.PHONY: help run test lint bench kill-rounds convergence clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -28,6 +28,9 @@ bench: $(READY) ## Measure decisions beside a bare echo server and Redis, events
 
 kill-rounds: $(READY) ## Kill an agent 100 times under load and compare what callers were told with the ledger.
 	$(BIN)/python tests/benchmarks/kill_rounds.py $(ARGS)
+
+convergence: $(READY) ## Measure how fast plan changes reach 200 running agents (ARGS="--agents 50" for fewer).
+	$(BIN)/python tests/benchmarks/convergence.py $(ARGS)
 
 clean: ## Remove the virtual environment and everything that was made.
 	rm -rf $(VENV) var tests/benchmarks/build

@@ -16,7 +16,7 @@ from litestar.handlers import BaseRouteHandler
 
 from control_plane.clock import Clock
 from control_plane.core.tokens import Presented, Role, parse
-from control_plane.operations.check_token import Actor, identify, note_use, refused
+from control_plane.operations.check_token import Actor, identify, note_uses, refused
 from control_plane.operations.refusals import Forbidden
 from control_plane.store.database import Database
 
@@ -39,7 +39,8 @@ class Doorkeeper:
         self._database = database
         self._clock = clock
         self._seen: OrderedDict[tuple[str, bytes], tuple[Actor, int]] = OrderedDict()
-        self._lock = threading.Lock()  # the event loop looks and adds, handlers' threads forget
+        self._used: dict[str, int] = {}
+        self._lock = threading.Lock()  # the event loop looks and adds, threads forget and write down
 
     async def identify(self, presented: Presented) -> Actor:
         """Raises: Unauthenticated: nobody we know."""
@@ -71,8 +72,23 @@ class Doorkeeper:
     def _ask_database(self, presented: Presented, now_ms: int) -> Actor:
         actor, stale = self._database.read(lambda connection: identify(connection, presented, now_ms))
         if stale:
-            self._database.run(lambda connection: note_use(connection, actor.token, now_ms))
+            with self._lock:
+                self._used[actor.token] = now_ms
         return actor
+
+    def write_down(self) -> None:
+        """Note when tokens were last used: now and then, all at once, because hundreds of agents that all speak after a
+        silence must not each wait for the disk.
+
+        Raises: DatabaseUnavailable: they are noted next time.
+        """
+        with self._lock:
+            used = dict(self._used)
+        if not used:
+            return
+        self._database.run(lambda connection: note_uses(connection, used))
+        with self._lock:
+            self._used = {token: at_ms for token, at_ms in self._used.items() if used.get(token) != at_ms}
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -32,12 +32,13 @@ _logger = logging.getLogger("allotment.app")
 def create_app(database: Database, clock: Clock) -> Litestar:
     """The application; the caller migrates the database before it serves, and disposes of it after."""
     feed = ChangeFeed()
+    doorkeeper = Doorkeeper(database, clock)
 
     @contextlib.asynccontextmanager
     async def background(app: Litestar) -> AsyncIterator[None]:
         async def run() -> None:
             try:
-                await run_background(database, clock, feed)
+                await run_background(database, clock, feed, doorkeeper)
             except Exception:
                 # Leases would not expire and watches not wake: /healthz says so, and whoever watches it restarts us.
                 _logger.exception("the background has failed")
@@ -48,8 +49,7 @@ def create_app(database: Database, clock: Clock) -> Litestar:
             yield
             tasks.cancel_scope.cancel()
 
-    state = State({"database": database, "clock": clock, "feed": feed, "healthy": True})
-    state.doorkeeper = Doorkeeper(database, clock)
+    state = State({"database": database, "clock": clock, "feed": feed, "healthy": True, "doorkeeper": doorkeeper})
     return Litestar(
         # In one router: Litestar 2.25 wraps a handler in a thread twice when its path is registered piece by piece.
         route_handlers=[Router("/", route_handlers=ALL_HANDLERS)],

@@ -15,7 +15,8 @@ from control_plane.clock import random_id, random_secret
 from control_plane.operations.check_token import refused
 from control_plane.operations.enroll_agent import Draws, enroll_agent
 from control_plane.operations.refusals import Conflict
-from control_plane.operations.sync_agent import Synced, TurnedAway, sync_agent
+from control_plane.operations.sync_agent import Synced
+from control_plane.operations.sync_together import SyncDesk
 from control_plane.operations.watch_changes import ChangeFeed
 from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.uplink_messages import (
@@ -34,6 +35,8 @@ from protocol.violations import Violation
 TAGS = ["agents' uplink"]
 SYNCS_AT_ONCE_MAX = 12
 """Fewer than the database has connections, so that people are served while a thousand agents sync."""
+SYNCS_IN_LINE_MAX = 64
+"""On SQLite, where those that wait hold no connection and are carried out together."""
 
 CURSOR_MAX = 2**62
 
@@ -75,7 +78,8 @@ async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise HTTPException(status_code=415, detail=f"This path takes msgpack: expected content-type {MSGPACK}.")
     state = request.app.state
     if "sync_turns" not in state:
-        state.sync_turns = CapacityLimiter(SYNCS_AT_ONCE_MAX)
+        state.sync_turns = CapacityLimiter(SYNCS_IN_LINE_MAX if state.database.is_sqlite else SYNCS_AT_ONCE_MAX)
+        state.sync_desk = SyncDesk(state.database)
     body = await request.body()
     reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=state.sync_turns)
     if news:
@@ -95,7 +99,8 @@ def _sync(state: Any, agent: str, body: bytes) -> tuple[bytes, bool]:
     """The answer's bytes, and whether watches have something to hear. In a thread: large bodies take their time."""
     said = _sync_request(body)
     now_ms = state.clock.now_ms()
-    outcome: Synced | TurnedAway = state.database.run(lambda connection: sync_agent(connection, agent, said, now_ms))
+    desk: SyncDesk = state.sync_desk
+    outcome = desk.sync(agent, said, now_ms)
     if isinstance(outcome, Synced):
         if outcome.late:
             detail = (

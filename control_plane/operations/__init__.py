@@ -12,6 +12,7 @@ check_token            whose token is shown
 issue_token            make, take in and revoke tokens
 enroll_agent           a join token for an identity
 revoke_agent           an agent that is trusted no longer
+sync_together          answers the syncs that wait, on SQLite in one transaction
 sync_agent             answers one sync, by the seven below
 exchange               one sync while it is being answered
 register_start         which incarnation is speaking

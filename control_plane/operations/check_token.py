@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.core.tokens import Presented, Role, holds, parse
@@ -23,7 +24,7 @@ class Actor:
 
 
 def identify(connection: Connection, presented: Presented, now_ms: int) -> tuple[Actor, bool]:
-    """Who shows this token, and whether its last use should be noted (:func:`note_use`) because it is long ago.
+    """Who shows this token, and whether its last use should be noted (:func:`note_uses`) because it is long ago.
 
     Raises: Unauthenticated: nobody; the answer does not say why.
     """
@@ -32,9 +33,10 @@ def identify(connection: Connection, presented: Presented, now_ms: int) -> tuple
     return Actor(kept.token, Role(kept.role), kept.agent, kept.expires_at_ms), stale
 
 
-def note_use(connection: Connection, token: str, now_ms: int) -> None:
-    """Remember that a token was used about now."""
-    tokens.touch(connection, token, now_ms)
+def note_uses(connection: Connection, used: Mapping[str, int]) -> None:
+    """Remember when these tokens were used, milliseconds since 1970."""
+    for token, at_ms in sorted(used.items()):
+        tokens.touch(connection, token, at_ms)
 
 
 def use_join_token(connection: Connection, text: str, now_ms: int) -> str:

@@ -120,3 +120,16 @@ def test_secrets_are_shown_once_and_never_kept(admin, database) -> None:  # type
     listed = {item["token"]: item for item in admin.get("/v1/tokens")["items"]}
     assert listed[made["item"]["token"]]["name"] == "fleet"
     assert "secret_sha256" not in listed[made["item"]["token"]]
+
+
+def test_uses_of_tokens_are_written_down_now_and_then_not_by_the_request(app: Litestar, admin, support) -> None:  # type: ignore[no-untyped-def]
+    token = support.token.split("_")[2]
+
+    def last_used() -> str | None:
+        rows = admin.get("/v1/tokens")["items"]
+        return next(row["last_used_at"] for row in rows if row["token"] == token)
+
+    support.get("/v1/plans")
+    assert last_used() is None
+    app.state.doorkeeper.write_down()
+    assert last_used() is not None

@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from control_plane.access import Doorkeeper
 from control_plane.background import run_background
 from control_plane.operations.watch_changes import ROWS_MAX, ChangeFeed
 from control_plane.store import changes
@@ -129,7 +130,7 @@ async def test_a_thousand_watches_hang_without_threads_or_connections_and_hear_o
 
     with anyio.fail_after(30):
         async with anyio.create_task_group() as background:
-            background.start_soon(run_background, database, clock, feed)
+            background.start_soon(run_background, database, clock, feed, Doorkeeper(database, clock))
             cursor = (await feed.wait("a", -1, 0)).cursor
             async with anyio.create_task_group() as watches:
                 for number in range(1_000):
