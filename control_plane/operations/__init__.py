@@ -16,6 +16,10 @@ sync_together          answers the syncs that wait, on SQLite in one transaction
 sync_agent             answers one sync, by the seven below
 exchange               one sync while it is being answered
 register_start         which incarnation is speaking
+learn_again            after a restore: listen before lending
+recognise              is who speaks who it was: strangers, rolled-back disks, who has told all
+adopt_sealed           leases that a restored database does not know
+keep_for_review        events that must not be counted, and never be lost
 settle_reports         what holders say of their leases
 accept_events          events into the ledger, once
 grant_leases           lend, or say why not

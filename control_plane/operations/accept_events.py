@@ -10,6 +10,7 @@ import msgspec
 
 from control_plane.core import reconciliation
 from control_plane.operations.exchange import Exchange
+from control_plane.operations.keep_for_review import compare_marks, contradicts
 from control_plane.operations.register_start import know_boot
 from control_plane.store import agents, events, rollups
 from control_plane.store.allowances import Key
@@ -72,7 +73,12 @@ class Owed:
 
 @dataclass(slots=True)
 class Reading:
-    """What the batches of one request hold that is new; ``marks``: up to where each boot's events are now read."""
+    """What the batches of one request hold that is new.
+
+    Attributes:
+        marks: up to where each boot's events are now read.
+        contradiction: why this journal cannot be one honest disk: it says other things under numbers that it has used.
+    """
 
     incoming: list[Incoming] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
@@ -80,6 +86,7 @@ class Reading:
     owed: list[Owed] = field(default_factory=list)
     sums: dict[rollups.Key, rollups.Sum] = field(default_factory=dict)
     kept: list[events.Conflict] = field(default_factory=list)
+    contradiction: str = ""
 
     @property
     def customers(self) -> set[str]:
@@ -95,6 +102,9 @@ class Reading:
 def read_batches(exchange: Exchange) -> Reading:
     """Decode what is new. Batches that fail their checksum or follow a gap are left for the agent to send again."""
     reading = Reading()
+    if exchange.answer.show:  # which leases paid is to be known first; the agent sends these again
+        return reading
+    compare_marks(exchange, reading.marks, reading.kept)
     for batch in exchange.batches:
         start = know_boot(
             exchange.connection,
@@ -106,10 +116,16 @@ def read_batches(exchange: Exchange) -> Reading:
         )
         high_water = reading.marks.setdefault(batch.boot, start.high_water)
         if crc32(batch.body) != batch.crc32:
+            exchange.note("corrupt_batch", f"boot {batch.boot}: events from {batch.first}")
             problem = EventProblem(batch.boot, batch.first, "", "corrupt", SAYINGS["corrupt"])
             exchange.answer.event_problems.append(problem)
             continue
         known = reconciliation.new_part(high_water, batch.first, batch.count)
+        if known and (contradiction := contradicts(exchange, batch, known)):
+            reading.contradiction = contradiction
+            continue
+        if known is None:
+            exchange.note("sequence_gap", f"boot {batch.boot}: {batch.first} comes after {high_water}")
         if known is None or known == batch.count:
             continue
         _read(reading, batch, known, exchange.now_ms)
@@ -163,7 +179,8 @@ def accept_events(exchange: Exchange, reading: Reading) -> None:
             _count(exchange, reading, item)
     for owed in reading.owed:
         exchange.windows.setdefault(owed.key, 0)
-    marks = {boot: seq for boot, seq in reading.marks.items() if seq > exchange.starts[boot].high_water}
+    starts = exchange.starts
+    marks = {boot: seq for boot, seq in reading.marks.items() if boot in starts and seq > starts[boot].high_water}
     agents.raise_high_water(exchange.connection, exchange.agent, exchange.request.journal, marks)
     exchange.answer.high_water = [HighWater(boot, seq) for boot, seq in sorted(reading.marks.items())]
 
@@ -208,9 +225,10 @@ def _judge_repetitions(
 
 
 def _give_back(exchange: Exchange, reading: Reading, event: UsageEvent) -> None:
+    """Its leases have paid twice; but what a crash had orphaned was used by somebody, if not by this event."""
     for charge in event.charges:
         row = exchange.payers.get(charge.lease)
-        if row is not None and row.customer == event.customer and charge.amount:
+        if row is not None and row.customer == event.customer and charge.amount and not charge.orphan:
             reading.owed.append(Owed(row.key, -min(charge.amount, row.granted), "duplicate", event.event, row.lease))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.operations.keep_books import Account, Books
+from control_plane.operations.learn_again import Trust, notice_restore
 from control_plane.operations.resolve_entitlement import entitlements_of
 from control_plane.store import agents, leases
 from control_plane.store.allowances import Key
@@ -35,6 +36,8 @@ class Answer:
     recalls: dict[str, Recall] = field(default_factory=dict)
     closed: dict[str, None] = field(default_factory=dict)
     unknown_leases: dict[str, None] = field(default_factory=dict)
+    show: dict[str, None] = field(default_factory=dict)
+    generation: str = ""
 
     def reply(self) -> SyncReply:
         """The message."""
@@ -49,6 +52,8 @@ class Answer:
             tuple(self.recalls.values()),
             tuple(self.closed),
             tuple(self.unknown_leases),
+            tuple(self.show),
+            self.generation,
         )
 
 
@@ -60,6 +65,9 @@ class Exchange:
         rows: leases of the asking agent that this sync may move, by id. ``payers``: those that paid for its events.
         windows: the allowances that it will touch, with the ends of their windows.
         used: sums over the leases of those allowances; filled once reports are in.
+        trust: what the database knows of itself, and whether this agent has told it all. odd: by kind, how often and
+            what, for people (store.troubles).
+        restored: leases that are taken in by their seals.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Exchange:
         now_ms: int,
         speaker: Speaker,
         starts: dict[int, agents.Incarnation],
+        trust: Trust,
     ) -> None:
         self.connection = connection
         self.agent = agent
@@ -85,6 +94,9 @@ class Exchange:
         self.payers: dict[str, leases.Row] = {}
         self.windows: dict[Key, int] = {}
         self.used: dict[Key, leases.Used] = {}
+        self.trust = trust
+        self.restored: list[leases.Row] = []
+        self.odd: dict[str, tuple[int, str]] = {}
         self._limits: dict[str, dict[str, Limit]] = {}
 
     @property
@@ -125,6 +137,16 @@ class Exchange:
     def window(self, customer: str, limit: Limit) -> Window:
         """The limit's present window."""
         return limit.window_at(self.now_ms, self.anchors.get(customer, 0))
+
+    def note(self, code: str, detail: str) -> None:
+        """Something is odd about what this agent says; people can see it (store.troubles)."""
+        self.odd[code] = (self.odd.get(code, (0, ""))[0] + 1, detail)
+
+    def doubt_database(self, code: str, detail: str, *, sealed: bool) -> None:
+        """This agent says what the database should know: perhaps it was restored, and more must not be lent for now."""
+        self.note(code, detail)
+        for change in notice_restore(self.connection, self.trust, self.agent, detail, self.now_ms, sealed=sealed):
+            self.books.announce(change)
 
     def touch(self, key: Key, window_end_ms: int) -> None:
         """This sync will change that allowance."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from control_plane.core import allocation
 from control_plane.core.allocation import Crowd, Want
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.core.lease_life import Status
+from control_plane.core.seals import seal_of
 from control_plane.operations.exchange import LEASE_TTL_MS, Exchange, is_scope_value
 from control_plane.operations.keep_books import Account
+from control_plane.operations.learn_again import RETRY_MS
 from control_plane.operations.recall_leases import recall_leases
 from control_plane.store import demands, leases
 from control_plane.store.allowances import Key
@@ -140,6 +144,10 @@ class Lender:
 
     def _first_time(self, wish: Wish) -> None:
         exchange = self._exchange
+        if exchange.trust.generation.is_learning(exchange.now_ms):
+            if not wish.quiet:
+                self._deny(wish, exhausted=False, retry_in_ms=RETRY_MS)
+            return
         account = exchange.books.accounts[wish.key]
         assert wish.limit.ceiling is not None
         available = account.available(wish.limit.ceiling)
@@ -193,22 +201,22 @@ class Lender:
     def _grant(self, wish: Wish, row: leases.Row) -> None:
         exchange = self._exchange
         account = exchange.books.accounts[row.key]
-        exchange.answer.grants.append(
-            Grant(
-                lease=row.lease,
-                customer=row.customer,
-                counter=row.counter,
-                scope_value=row.scope_value,
-                amount=row.cap,
-                ttl_ms=LEASE_TTL_MS,
-                window_start_ms=row.window_start_ms,
-                window_end_ms=account.window_end_ms,
-                window_left_ms=max(0, account.window_end_ms - exchange.now_ms),
-                standing=exchange.standing(account, wish.limit),
-                central=row.central,
-                overage=row.overage,
-            )
+        grant = Grant(
+            lease=row.lease,
+            customer=row.customer,
+            counter=row.counter,
+            scope_value=row.scope_value,
+            amount=row.cap,
+            ttl_ms=LEASE_TTL_MS,
+            window_start_ms=row.window_start_ms,
+            window_end_ms=account.window_end_ms,
+            window_left_ms=max(0, account.window_end_ms - exchange.now_ms),
+            standing=exchange.standing(account, wish.limit),
+            central=row.central,
+            overage=row.overage,
         )
+        seal = seal_of(exchange.trust.key, exchange.agent, row.journal, grant)
+        exchange.answer.grants.append(msgspec.structs.replace(grant, seal=seal))
 
     def _deny(self, wish: Wish, *, exhausted: bool, retry_in_ms: int) -> None:
         exchange = self._exchange

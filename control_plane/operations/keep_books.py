@@ -113,6 +113,14 @@ class Books:
         self._lent.append(row)
         self._entries.append(Entry(row.key, ledger.GRANT, row.granted, cause, lease=row.lease))
 
+    def take_in(self, row: leases.Row) -> None:
+        """A lease that was granted, and forgotten with the database's latest state, is charged again, at once."""
+        account = self.accounts[row.key]
+        account.outstanding += row.granted
+        account.changed = True
+        leases.add(self.connection, [row])
+        self._entries.append(Entry(row.key, ledger.GRANT, row.granted, "restored", lease=row.lease))
+
     def move(self, row: leases.Row, life: Life, movement: Movement) -> leases.Row:
         """Take a lease one step on: its row, its allowance and the ledger together."""
         account = self.accounts[row.key]

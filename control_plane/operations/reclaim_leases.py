@@ -8,6 +8,7 @@ from control_plane.core import lease_life
 from control_plane.core.lease_life import Status
 from control_plane.operations.exchange import LEASE_TTL_MS
 from control_plane.operations.keep_books import Books, life_of
+from control_plane.operations.learn_again import end_learning
 from control_plane.store import leases
 from control_plane.store.database import Connection
 
@@ -50,7 +51,7 @@ def close_beyond_window(connection: Connection, now_ms: int) -> int:
     return len(closing)
 
 
-SWEEPS: tuple[Sweep, ...] = (expire_silent, leave_lost_in_limbo, close_beyond_window)
+SWEEPS: tuple[Sweep, ...] = (expire_silent, leave_lost_in_limbo, close_beyond_window, end_learning)
 
 
 def _mark(connection: Connection, found: list[leases.Row], before_ms: int, status: Status, now_ms: int) -> int:

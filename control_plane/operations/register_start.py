@@ -5,7 +5,7 @@ from __future__ import annotations
 from control_plane.core.incarnations import Standing, standing
 from control_plane.core.lease_life import Status
 from control_plane.operations.keep_books import Books
-from control_plane.store import agents, leases
+from control_plane.store import agents, audit_log, leases
 from control_plane.store.agents import Incarnation
 from control_plane.store.database import Connection
 from protocol.uplink_messages import SyncRequest
@@ -24,12 +24,15 @@ def register_start(
     speaker = standing(known, request.boot, request.nonce, snapshot=request.snapshot)
     this = Incarnation(agent, request.journal, request.boot, request.nonce, 0, now_ms, now_ms)
     if speaker is Standing.NEW_JOURNAL and agents.is_journal_of_another(connection, agent, request.journal):
-        agents.add_start(connection, this._replace(quarantined="another agent speaks from the same journal"))
+        why = "another agent speaks from the same journal"
+        agents.add_start(connection, this._replace(quarantined=why))
+        body = {"agent": agent, "why": why}
+        audit_log.append(connection, now_ms, agent, "journal.quarantine", request.journal, body)
         return Standing.COPIED, starts
     match speaker:
         case Standing.COPIED:
             why = f"boot {request.boot} was started twice: the disk was copied or rolled back"
-            _quarantine(connection, agent, request.journal, why, now_ms)
+            quarantine(connection, agent, request.journal, why, now_ms)
         case Standing.NEW_JOURNAL | Standing.NEW_BOOT:
             starts[request.boot] = _introduce(connection, starts.get(request.boot), this)
         case Standing.CURRENT:
@@ -59,9 +62,10 @@ def _introduce(connection: Connection, known: Incarnation | None, this: Incarnat
     return named
 
 
-def _quarantine(connection: Connection, agent: str, journal: str, why: str, now_ms: int) -> None:
+def quarantine(connection: Connection, agent: str, journal: str, why: str, now_ms: int) -> None:
     """What the journal's leases may have paid for is unknown now: they stay charged until somebody finds out."""
-    agents.quarantine(connection, agent, journal, why)
+    if agents.quarantine(connection, agent, journal, why):
+        audit_log.append(connection, now_ms, agent, "journal.quarantine", journal, {"agent": agent, "why": why})
     books = Books(connection, now_ms)
     books.open({row.key: 0 for row in leases.alive_in_journal(connection, agent, journal)})
     for row in leases.alive_in_journal(connection, agent, journal):

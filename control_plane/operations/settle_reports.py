@@ -5,6 +5,7 @@ from __future__ import annotations
 from control_plane.core import lease_life
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.core.lease_life import Heard, Status
+from control_plane.operations.adopt_sealed import adopt_sealed, note_shrinking
 from control_plane.operations.exchange import LEASE_TTL_MS, Exchange
 from control_plane.operations.keep_books import life_of
 from control_plane.store import leases
@@ -15,6 +16,7 @@ from protocol.uplink_messages import LEASES_MAX
 def find_leases(exchange: Exchange) -> None:
     """Load what the reports, and the start itself, may move; and name the allowances to be held for it."""
     exchange.learn_leases(report.lease for report in exchange.request.leases)
+    adopt_sealed(exchange)
     if exchange.request.snapshot:
         for row in leases.alive_in_journal(exchange.connection, exchange.agent, exchange.request.journal):
             exchange.rows[row.lease] = row
@@ -32,16 +34,19 @@ def settle_reports(exchange: Exchange) -> None:
         _leave_in_limbo(exchange)
     for report in exchange.request.leases:
         row = exchange.rows.get(report.lease)
-        if row is None or row.journal != exchange.request.journal:
-            exchange.answer.unknown_leases[report.lease] = None
-        else:
+        if row is not None and row.journal == exchange.request.journal:
             exchange.rows[row.lease] = _hear(exchange, row, report)
 
 
 def _close_unused(exchange: Exchange, listed: set[str]) -> None:
-    """Leases granted to an earlier start that are not in the journal now never were: nothing of them was used."""
+    """Leases granted to an earlier start that are not in the journal now never were: nothing of them was used.
+
+    Those granted before the database was last restored may have been closed since then by what was lost with it.
+    """
+    begun_at_ms = exchange.trust.generation.begun_at_ms
     for row in list(exchange.rows.values()):
         earlier = row.journal == exchange.request.journal and row.boot < exchange.request.boot
+        earlier = earlier and row.granted_at_ms >= begun_at_ms
         if earlier and row.status != leases.CLOSED and row.lease not in listed:
             life, movement = lease_life.close(life_of(row), "unused")
             exchange.rows[row.lease] = exchange.books.move(row, life, movement)
@@ -56,13 +61,14 @@ def _leave_in_limbo(exchange: Exchange) -> None:
 
 def _hear(exchange: Exchange, row: leases.Row, report: LeaseReport) -> leases.Row:
     stale = row.boot > exchange.request.boot
+    note_shrinking(exchange, row, report)
     heard = Heard(report.cap, report.settled, report.in_flight, report.unreported, report.closed, stale)
     life, movement = lease_life.hear(life_of(row), heard)
     if life.status is Status.CLOSED:
         exchange.answer.closed[row.lease] = None
         return row if life == life_of(row) else exchange.books.move(row, life, movement)
     if not stale:
-        row = row._replace(boot=exchange.request.boot, renewed_at_ms=exchange.now_ms)
+        row = row._replace(boot=exchange.request.boot, renewed_at_ms=exchange.now_ms, journaled=True)
     return exchange.books.move(row, life, movement)
 
 

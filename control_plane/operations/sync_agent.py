@@ -11,7 +11,10 @@ from control_plane.core.incarnations import Standing as Speaker
 from control_plane.operations.accept_events import Reading, accept_events, book_events, read_batches
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.grant_leases import Lender, Wish, collect_wishes
-from control_plane.operations.register_start import register_start
+from control_plane.operations.keep_for_review import keep_for_review
+from control_plane.operations.learn_again import trust_in
+from control_plane.operations.recognise import hear_stranger, lost_leases, remember_exchange
+from control_plane.operations.register_start import quarantine, register_start
 from control_plane.operations.settle_reports import find_leases, renew_leases, settle_reports
 from control_plane.store import agents, leases, rollups
 from control_plane.store.database import Connection
@@ -51,28 +54,38 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     Raises: Violation: numbers that no honest agent sends.
     """
     _check(request)
-    if not agents.lock(connection, agent, now_ms, SEEN_COARSE_MS):
+    registered = agents.lock(connection, agent, now_ms, SEEN_COARSE_MS)
+    if registered is None:
         return TurnedAway("revoked")
+    trust = trust_in(connection, registered, request.generation)
     speaker, starts = register_start(connection, agent, request, now_ms)
     if speaker in {Speaker.COPIED, Speaker.REFUSED}:
+        keep_for_review(connection, agent, request, now_ms)
         return TurnedAway("quarantined")
     if speaker is Speaker.SNAPSHOT_REQUIRED:
+        hear_stranger(connection, trust, agent, request, now_ms)
         return TurnedAway("snapshot_required")
-    exchange = Exchange(connection, agent, request, now_ms, speaker, starts)
-    reading, wishes = _prepare(exchange)
+    exchange = Exchange(connection, agent, request, now_ms, speaker, starts, trust)
+    find_leases(exchange)
+    reading = read_batches(exchange)
+    doubt = reading.contradiction or lost_leases(exchange)
+    if doubt:
+        quarantine(connection, agent, request.journal, doubt, now_ms)
+        keep_for_review(connection, agent, request, now_ms)
+        return TurnedAway("quarantined")
+    wishes = _prepare(exchange, reading)
     _carry_out(exchange, reading, wishes)
     news = exchange.books.save()
     rollups.add(connection, reading.sums)
+    remember_exchange(exchange)
     exchange.books.publish()
     return Synced(exchange.answer.reply(), news, late=speaker is Speaker.LATE)
 
 
-def _prepare(exchange: Exchange) -> tuple[Reading, list[Wish]]:
+def _prepare(exchange: Exchange, reading: Reading) -> list[Wish]:
     """Everything that must be known before allowances can be locked, all of them at once and in order."""
     request = exchange.request
-    reading = read_batches(exchange)
     exchange.learn_payers(reading.leases)
-    find_leases(exchange)
     holders = {row.customer for row in exchange.rows.values()}
     exchange.learn_customers({named.customer for named in request.customers} | reading.customers | holders)
     _tell_entitlements(exchange)
@@ -81,12 +94,14 @@ def _prepare(exchange: Exchange) -> tuple[Reading, list[Wish]]:
     exchange.learn_leases(wish.lease for wish in wishes)
     for row in exchange.rows.values():
         exchange.touch_lease(row)
-    return reading, wishes
+    return wishes
 
 
 def _carry_out(exchange: Exchange, reading: Reading, wishes: list[Wish]) -> None:
     exchange.books.open(exchange.windows)
     exchange.read_again()
+    for row in exchange.restored:
+        exchange.books.take_in(row)
     settle_reports(exchange)
     book_events(exchange, reading)
     exchange.books.flush_leases()
@@ -121,3 +136,7 @@ def _check(request: SyncRequest) -> None:
             raise Violation(f"batches[{at}].boot", f"is {batch.boot}, a start yet to come", f"at most {request.boot}")
         if batch.first > SEQ_MAX:
             raise Violation(f"batches[{at}].first", f"is {batch.first}", f"1 to {SEQ_MAX}")
+    for name, marks in (("confirmed", request.confirmed), ("lost", request.lost)):
+        for at, mark in enumerate(marks):
+            if not 1 <= mark.boot <= request.boot or mark.seq > SEQ_MAX:
+                raise Violation(f"{name}[{at}]", "is a mark that cannot be", f"boots up to {request.boot}")

@@ -31,22 +31,34 @@ def add(connection: Connection, agent: str, name: str, now_ms: int) -> None:
     connection.execute(insert(agents).values(agent=agent, name=name, enrolled_at_ms=now_ms))
 
 
-def lock(connection: Connection, agent: str, now_ms: int, coarse_ms: int) -> bool:
+def lock(connection: Connection, agent: str, now_ms: int, coarse_ms: int) -> int | None:
     """Hold the agent's row, so that its syncs happen one by one, and note that it was heard of.
 
     Args:
         coarse_ms: not noted again when it was noted less than so long ago.
 
     Returns:
-        Whether it exists and is not revoked.
+        The newest generation in which it has said all that it holds, 0 for none; ``None`` if it does not exist or is
+        revoked.
     """
-    query = select(agents.c.last_seen_at_ms, agents.c.revoked_at_ms).where(agents.c.agent == agent)
-    row = connection.execute(query.with_for_update()).one_or_none()
+    query = select(agents.c.last_seen_at_ms, agents.c.revoked_at_ms, agents.c.generation)
+    row = connection.execute(query.where(agents.c.agent == agent).with_for_update()).one_or_none()
     if row is None or row.revoked_at_ms is not None:
-        return False
+        return None
     if row.last_seen_at_ms is None or now_ms - row.last_seen_at_ms >= coarse_ms:
         connection.execute(update(agents).where(agents.c.agent == agent).values(last_seen_at_ms=now_ms))
-    return True
+    return int(row.generation)
+
+
+def register(connection: Connection, agent: str, generation: int) -> None:
+    """It has said, in this generation, all that it holds."""
+    connection.execute(update(agents).where(agents.c.agent == agent).values(generation=generation))
+
+
+def to_be_waited_for(connection: Connection, since_ms: int) -> list[str]:
+    """Agents that are trusted and were heard of since then."""
+    trusted = agents.c.revoked_at_ms.is_(None) & (agents.c.last_seen_at_ms >= since_ms)
+    return list(connection.execute(select(agents.c.agent).where(trusted).order_by(agents.c.agent)).scalars())
 
 
 def hold_customers(connection: Connection, names: set[str]) -> None:
@@ -128,10 +140,18 @@ def raise_high_water(connection: Connection, agent: str, journal: str, marks: Ma
     connection.execute(statement, [{"k_boot": boot, "v_high_water": seq} for boot, seq in sorted(marks.items())])
 
 
-def quarantine(connection: Connection, agent: str, journal: str, why: str) -> None:
-    """Nothing that comes from this journal is believed any longer."""
+def quarantine(connection: Connection, agent: str, journal: str, why: str) -> bool:
+    """Nothing that comes from this journal is believed any longer; false if that was so before."""
     same = (incarnations.c.agent == agent) & (incarnations.c.journal == journal)
-    connection.execute(update(incarnations).where(same, incarnations.c.quarantined.is_(None)).values(quarantined=why))
+    believed = update(incarnations).where(same, incarnations.c.quarantined.is_(None))
+    return connection.execute(believed.values(quarantined=why)).rowcount > 0
+
+
+def release(connection: Connection, agent: str, journal: str) -> bool:
+    """This journal is believed again; false if it was not in quarantine."""
+    same = (incarnations.c.agent == agent) & (incarnations.c.journal == journal)
+    shut_out = update(incarnations).where(same, incarnations.c.quarantined.is_not(None))
+    return connection.execute(shut_out.values(quarantined=None)).rowcount > 0
 
 
 def _is(row: Incarnation) -> ColumnElement[bool]:

@@ -79,6 +79,19 @@ def keep_conflicts(connection: Connection, rows: Sequence[Conflict]) -> None:
         connection.execute(insert(event_conflicts), [row._asdict() for row in rows])
 
 
+def at_places(connection: Connection, journal: str, boot: int, first: int, last: int) -> dict[int, bytes]:
+    """Bodies of the accepted events of a boot, by sequence number, from ``first`` to ``last``."""
+    here = and_(events.c.journal == journal, events.c.boot == boot, events.c.seq.between(first, last))
+    return {row.seq: bytes(row.body) for row in connection.execute(select(events.c.seq, events.c.body).where(here))}
+
+
+def kept_at_places(connection: Connection, journal: str, boot: int, first: int, last: int) -> set[tuple[int, bytes]]:
+    """Sequence numbers and bodies of what was kept of a boot without being accepted."""
+    table = event_conflicts.c
+    here = and_(table.journal == journal, table.boot == boot, table.seq.between(first, last))
+    return {(row.seq, bytes(row.body)) for row in connection.execute(select(table.seq, table.body).where(here))}
+
+
 def bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
     """Customer and body of every accepted event, for the audit."""
     query = select(events.c.customer, events.c.body).order_by(events.c.customer, events.c.event)

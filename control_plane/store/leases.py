@@ -17,6 +17,7 @@ ALIVE = ("open", "recalled", "expired", "limbo")
 
 _CHANGING = (
     "boot", "cap", "settled", "in_flight", "unreported", "status", "keep", "renewed_at_ms", "closed_at_ms",
+    "journaled",
 )  # fmt: skip
 _ALLOWANCE = (leases.c.customer, leases.c.counter, leases.c.scope_value, leases.c.window_start_ms)
 
@@ -45,6 +46,7 @@ class Row(NamedTuple):
     granted_at_ms: int
     renewed_at_ms: int
     closed_at_ms: int | None
+    journaled: bool = False
 
     @property
     def key(self) -> Key:

@@ -3,7 +3,7 @@ distributed by customer; quantities are 64-bit integers; instants are millisecon
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, false
 
 metadata = MetaData(
     naming_convention={
@@ -123,6 +123,7 @@ leases = Table(
     Column("granted_at_ms", BigInteger, nullable=False),
     Column("renewed_at_ms", BigInteger, nullable=False),
     Column("closed_at_ms", BigInteger),
+    Column("journaled", Boolean, nullable=False, server_default=false()),  # its holder has spoken of it
     Index(None, "agent", "journal", "status"),
     Index(None, "agent", "lease", unique=True),  # agents choose the ids; one id is one lease, whoever it is for
     Index(None, "status", "renewed_at_ms"),  # for finding the silent ones
@@ -183,6 +184,7 @@ event_conflicts = Table(
     Column("code", String(64), nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("received_at_ms", BigInteger, nullable=False),
+    Index(None, "journal", "boot", "seq"),  # for not keeping twice what is sent twice
 )
 
 # Maintained sums by hour of the event's own time: what usage queries read instead of events.

@@ -47,7 +47,9 @@ def test_a_join_token_buys_an_identity_that_syncs(client: Any, tokens: Any, send
     answer = send(encode_msgpack(HELLO), joined.json()["token"])
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/msgpack"
-    assert msgspec.msgpack.decode(answer.content, type=SyncReply) == SyncReply()
+    said = msgspec.msgpack.decode(answer.content, type=SyncReply)
+    assert said == SyncReply(generation=said.generation)
+    assert said.generation.startswith("1-")
     names = {item["name"] for item in admin.get("/v1/agents")["items"]}
     assert "host-7" in names
 

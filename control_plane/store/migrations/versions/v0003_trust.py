@@ -19,6 +19,7 @@ LEARNING_MAX_MS = 600_000
 
 def upgrade() -> None:
     """Forwards."""
+    op.add_column('leases', sa.Column('journaled', sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column('agents', sa.Column('generation', sa.Integer(), server_default='0', nullable=False))
     generations = op.create_table('generations',
     sa.Column('generation', sa.Integer(), autoincrement=False, nullable=False),
@@ -49,6 +50,8 @@ def upgrade() -> None:
     sa.Column('detail', sa.Text(), nullable=False),
     sa.PrimaryKeyConstraint('agent', 'code', name=op.f('pk_troubles'))
     )
+    with op.batch_alter_table('event_conflicts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_event_conflicts_journal_boot_seq'), ['journal', 'boot', 'seq'], unique=False)
     secret, now_ms = secrets.token_bytes(32), time.time_ns() // 1_000_000
     op.bulk_insert(seal_keys, [{'seal_key': 1, 'secret': secret, 'made_at_ms': now_ms}])
     op.bulk_insert(generations, [{
