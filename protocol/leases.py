@@ -120,3 +120,11 @@ class Recall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     lease: Key
     keep: Quantity = 0
+
+
+def burst_left(granted: int, burst: int, cap: int) -> int:
+    """How much may still be saved up on a smooth lease whose share was lowered from ``granted`` to ``cap``.
+
+    Both sides compute it, so that the bursts of all leases and what is left to lend always add up.
+    """
+    return -(-burst * min(cap, granted) // granted) if granted else 0

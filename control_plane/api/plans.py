@@ -17,7 +17,7 @@ from control_plane.operations.apply_catalog import publish_plan
 from control_plane.operations.refusals import NotFound
 from control_plane.store import catalog
 from control_plane.store.catalog import PlanRow
-from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, Limit
+from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Limit, Rate
 from protocol.instants import rfc3339
 
 TAGS = ["catalog"]
@@ -26,15 +26,17 @@ Version = Annotated[int | None, QueryParameter(ge=1, le=VERSION_MAX, description
 
 
 class PlanWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a plan shall be: the features it includes and the limits it sets."""
+    """What a plan shall be: the features it includes, the limits it sets, and the rates at which calls turn into meters
+    of their own (a limit on such a meter is a credit pool)."""
 
     name: DisplayName
     features: Annotated[tuple[PlanFeature, ...], msgspec.Meta(max_length=FEATURES_MAX)] = ()
     limits: Annotated[tuple[Limit, ...], msgspec.Meta(max_length=LIMITS_MAX)] = ()
+    rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
 
 
 class PlanItem(msgspec.Struct, frozen=True):
-    """One published version of a plan; features and limits are written as they are sent."""
+    """One published version of a plan; features, limits and rates are written as they are sent."""
 
     plan: str
     version: int
@@ -42,19 +44,22 @@ class PlanItem(msgspec.Struct, frozen=True):
     published_at: str
     features: tuple[PlanFeature, ...]
     limits: tuple[Limit, ...]
+    rates: tuple[Rate, ...]
 
 
 def _item(row: PlanRow) -> PlanItem:
     body = decode_plan(row.body)
     features = tuple(PlanFeature(feature.key, feature.enabled, feature.value) for feature in body.features)
-    return PlanItem(row.plan, row.version, row.name, rfc3339(row.published_at_ms), features, body.limits)
+    return PlanItem(row.plan, row.version, row.name, rfc3339(row.published_at_ms), features, body.limits, body.rates)
 
 
 @puts("/v1/plans/{plan:str}", PlanWrite, tags=TAGS)
 def publish(plan: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[Context]) -> PlanItem:
     """Publish the plan's next version, unless the newest says the same. Subscribers stay on the version they have."""
     row = context.change(
-        lambda connection, author: publish_plan(connection, plan, data.name, data.features, data.limits, author)
+        lambda connection, author: publish_plan(
+            connection, plan, data.name, data.features, data.limits, author, data.rates
+        )
     )
     return _item(row)
 

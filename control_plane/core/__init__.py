@@ -1,6 +1,10 @@
 """What the control plane decides, given everything it needs to know. Pure.
 
 catalog          what a plan says, and the rules it must keep
+limit_rules      those for its limits
+rate_rules       those for its rates
+kinds            what a counter counts: quotas, slots, rates
+rates            who gets how much of a rate, and what is saved up of the rest
 entitlements     what a customer may use now
 tokens           how tokens look, what of them is kept, when one holds
 incarnations     who is speaking: a start of an agent on one journal

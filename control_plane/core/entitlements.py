@@ -63,6 +63,7 @@ def resolve(holder: Holder, meters: tuple[str, ...]) -> Entitlement:
         features=plan.features,
         limits=plan.limits,
         meters=meters,
+        rates=plan.rates,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from control_plane.core.catalog import BUILT_IN_METERS, PlanFeature, compose_plan, encode_plan
+from control_plane.core.catalog import BUILT_IN_METERS, PlanFeature, compose_plan, decode_plan, encode_plan
 from control_plane.operations.author import Author
 from control_plane.operations.refusals import Conflict
 from control_plane.store import catalog
 from control_plane.store.catalog import FeatureRow, MeterRow, PlanRow
 from control_plane.store.database import Connection
-from protocol.entitlements import Limit
+from protocol.entitlements import Limit, Rate
 
 
 def put_feature(connection: Connection, wanted: FeatureRow, author: Author) -> FeatureRow:
@@ -64,16 +64,19 @@ def publish_plan(
     features: tuple[PlanFeature, ...],
     limits: tuple[Limit, ...],
     author: Author,
+    rates: tuple[Rate, ...] = (),
 ) -> PlanRow:
     """Publish a plan's next version, unless the newest says the same. Subscribers stay on the version they have.
 
     Raises: Violation: the plan breaks a rule of :func:`control_plane.core.catalog.compose_plan`.
     """
     kinds = catalog.feature_kinds(connection)
-    body = encode_plan(compose_plan(features, limits, kinds, set(catalog.meter_names(connection))))
+    wanted = compose_plan(features, limits, kinds, set(catalog.meter_names(connection)), rates)
     newest = catalog.find_plan(connection, plan)
-    if newest is not None and (newest.name, newest.body) == (name, body):
+    # Read before they are compared: what an older program wrote says the same in fewer fields.
+    if newest is not None and (newest.name, decode_plan(newest.body)) == (name, wanted):
         return newest
+    body = encode_plan(wanted)
     published = PlanRow(plan, newest.version + 1 if newest else 1, name, body, author.now_ms)
     catalog.add_plan(connection, published)
     written: dict[str, object] = {"name": name, "version": published.version, "body": msgspec.json.decode(body)}

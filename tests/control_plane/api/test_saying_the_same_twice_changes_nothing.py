@@ -49,7 +49,7 @@ def test_an_answer_can_be_sent_back_as_it_came(admin: Any, database: Database) -
     admin.put("/v1/features/model", {"name": "Model", "kind": "static"})
     body = {"name": "Pro", "features": [{"feature": "model", "value": "large"}], "limits": [LIMIT]}
     published = admin.put("/v1/plans/pro", body)
-    again = {key: published[key] for key in ("name", "features", "limits")}
+    again = {key: published[key] for key in ("name", "features", "limits", "rates")}
     assert put_twice(admin, database, "/v1/plans/pro", again)["version"] == 1
 
 

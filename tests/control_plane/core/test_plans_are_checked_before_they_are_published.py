@@ -6,13 +6,23 @@ import msgspec
 import pytest
 
 from control_plane.core.catalog import PlanFeature, compose_plan, decode_plan, encode_plan
-from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, FeatureKind, Limit, LimitEnd, Scope
+from protocol.entitlements import (
+    FEATURES_MAX,
+    LIMITS_MAX,
+    RATES_MAX,
+    FeatureKind,
+    InFlight,
+    Limit,
+    LimitEnd,
+    Rate,
+    Scope,
+)
 from protocol.units import QUANTITY_MAX
 from protocol.violations import Violation
 from protocol.windows import WindowKind
 
 KINDS = {"chat": FeatureKind.METERED, "sso": FeatureKind.BOOLEAN, "model": FeatureKind.STATIC}
-METERS = {"images"}
+METERS = {"images", "credits", "points"}
 DAY = Limit("a", "images", 10, WindowKind.DAY)
 
 
@@ -20,9 +30,11 @@ def change(**fields: object) -> Limit:
     return msgspec.structs.replace(DAY, **fields)
 
 
-def refusal(features: tuple[PlanFeature, ...] = (), limits: tuple[Limit, ...] = ()) -> str:
+def refusal(
+    features: tuple[PlanFeature, ...] = (), limits: tuple[Limit, ...] = (), rates: tuple[Rate, ...] = ()
+) -> str:
     with pytest.raises(Violation) as caught:
-        compose_plan(features, limits, KINDS, METERS)
+        compose_plan(features, limits, KINDS, METERS, rates)
     return caught.value.field
 
 
@@ -33,8 +45,15 @@ def test_a_plan_that_keeps_the_rules_is_composed_and_survives_storage() -> None:
         change(key="b", window=WindowKind.REQUEST, amount=0),
         change(key="c", meter="requests", at_end=LimitEnd.OVERAGE, overage_max=5),
         change(key="d", scope=Scope.USER, amount=None, feature="chat"),
+        change(key="e", scope=Scope.TAG, scope_tag="team"),
+        change(key="f", window=WindowKind.IN_FLIGHT, at_end=LimitEnd.THROTTLE, batch_floor=3),
+        change(key="g", window=WindowKind.MINUTE, smooth=True, burst=2, at_end=LimitEnd.THROTTLE),
+        change(key="h", window=WindowKind.MONTH, in_flight=InFlight.FINISH, overage_max=5),
+        change(key="i", meter="credits"),
     )
-    body = compose_plan(features, limits, KINDS, METERS)
+    rates = (Rate("credits", {"images": 2_500_000}), Rate("credits", {"requests": 1}, "chat"))
+    body = compose_plan(features, limits, KINDS, METERS, rates)
+    assert body.rates == rates
     assert [(f.key, f.kind, f.enabled, f.value) for f in body.features] == [
         ("chat", FeatureKind.METERED, True, None),
         ("sso", FeatureKind.BOOLEAN, False, None),
@@ -54,6 +73,26 @@ def test_a_plan_that_keeps_the_rules_is_composed_and_survives_storage() -> None:
         (change(at_end=LimitEnd.OVERAGE, overage_max=1, amount=None), "limits[0].at_end"),
         (change(at_end=LimitEnd.OVERAGE, overage_max=1, amount=QUANTITY_MAX), "limits[0].overage_max"),
         (change(window=WindowKind.REQUEST, at_end=LimitEnd.THROTTLE), "limits[0].at_end"),
+        (change(scope=Scope.TAG), "limits[0].scope_tag"),
+        (change(scope=Scope.USER, scope_tag="team"), "limits[0].scope_tag"),
+        (change(window=WindowKind.IN_FLIGHT, amount=None), "limits[0].amount"),
+        (change(window=WindowKind.IN_FLIGHT, at_end=LimitEnd.OVERAGE, overage_max=1), "limits[0].at_end"),
+        (change(window=WindowKind.IN_FLIGHT, smooth=True), "limits[0].smooth"),
+        (change(window=WindowKind.MONTH, smooth=True), "limits[0].smooth"),
+        (change(window=WindowKind.REQUEST, smooth=True), "limits[0].smooth"),
+        (change(smooth=True, amount=None), "limits[0].amount"),
+        (change(smooth=True, burst=0), "limits[0].burst"),
+        (change(smooth=True, at_end=LimitEnd.OVERAGE, overage_max=1), "limits[0].at_end"),
+        (change(burst=5), "limits[0].burst"),
+        (change(in_flight=InFlight.FINISH), "limits[0].overage_max"),
+        (change(in_flight=InFlight.FINISH, overage_max=1, at_end=LimitEnd.OVERAGE), "limits[0].at_end"),
+        (change(in_flight=InFlight.FINISH, overage_max=1, amount=None), "limits[0].in_flight"),
+        (change(in_flight=InFlight.FINISH, overage_max=1, smooth=True), "limits[0].in_flight"),
+        (change(in_flight=InFlight.FINISH, overage_max=1, window=WindowKind.REQUEST), "limits[0].in_flight"),
+        (change(in_flight=InFlight.FINISH, overage_max=1, window=WindowKind.IN_FLIGHT), "limits[0].in_flight"),
+        (change(batch_floor=11), "limits[0].batch_floor"),
+        (change(batch_floor=1, amount=None), "limits[0].batch_floor"),
+        (change(batch_floor=1, window=WindowKind.REQUEST), "limits[0].batch_floor"),
     ],
 )
 def test_a_limit_that_breaks_a_rule_is_named(limit: Limit, field: str) -> None:
@@ -79,6 +118,24 @@ def test_a_feature_that_breaks_a_rule_is_named(features: tuple[PlanFeature, ...]
     assert refusal(features=features) == field
 
 
+@pytest.mark.parametrize(
+    ("rates", "field"),
+    [
+        ((Rate("creditz", {"images": 1}),), "rates[0].meter"),
+        ((Rate("requests", {"images": 1}),), "rates[0].meter"),
+        ((Rate("credits", {"imagez": 1}),), "rates[0].weights.imagez"),
+        ((Rate("credits", {"images": 1}, "fax"),), "rates[0].feature"),
+        ((Rate("credits", {"credits": 1}),), "rates[0].weights.credits"),
+        ((Rate("credits", {"points": 1}), Rate("points", {"images": 1})), "rates[0].weights.points"),
+        ((Rate("credits", {"images": 1}), Rate("credits", {"images": 2})), "rates[1]"),
+        ((Rate("credits", {"images": 1}, "chat"), Rate("credits", {"images": 2}, "chat")), "rates[1]"),
+    ],
+)
+def test_a_rate_that_breaks_a_rule_is_named(rates: tuple[Rate, ...], field: str) -> None:
+    assert refusal(rates=rates) == field
+
+
 def test_a_plan_is_bounded() -> None:
+    assert refusal(rates=tuple(Rate("credits", {"images": 1}) for _ in range(RATES_MAX + 1))) == "rates"
     assert refusal(features=tuple(PlanFeature("chat") for _ in range(FEATURES_MAX + 1))) == "features"
     assert refusal(limits=tuple(change(key=f"l{i}") for i in range(LIMITS_MAX + 1))) == "limits"

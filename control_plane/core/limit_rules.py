@@ -1,0 +1,120 @@
+"""The rules that the limits of a plan must keep, each said so that its author knows what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from protocol.entitlements import FeatureKind, InFlight, Limit, LimitEnd, Scope
+from protocol.units import QUANTITY_MAX
+from protocol.violations import Violation
+from protocol.windows import WindowKind
+
+SMOOTH_WINDOWS = (WindowKind.MINUTE, WindowKind.HOUR, WindowKind.DAY)
+
+
+def limit_violations(
+    limits: tuple[Limit, ...], kinds: Mapping[str, FeatureKind], meters: set[str]
+) -> Iterator[Violation]:
+    """Every rule that these limits break, in their order.
+
+    Args:
+        kinds: every feature of the catalog; meters: every meter that may be named.
+    """
+    keys: dict[str, int] = {}
+    counters: dict[str, int] = {}
+    for index, limit in enumerate(limits):
+        path = f"limits[{index}]"
+        if limit.key in keys:
+            first = keys[limit.key]
+            yield Violation(f"{path}.key", f"is {limit.key!r}, like that of limits[{first}]", "a name of its own")
+        if limit.counter in counters:
+            first = counters[limit.counter]
+            expected = "one limit for each feature, meter, window and scope"
+            yield Violation(path, f"counts the same as limits[{first}]", expected)
+        keys[limit.key] = counters[limit.counter] = index
+        if limit.meter not in meters:
+            yield Violation(f"{path}.meter", f"names the unknown meter {limit.meter!r}", "one that is in the catalog")
+        if limit.feature is not None and limit.feature not in kinds:
+            problem = f"names the unknown feature {limit.feature!r}"
+            yield Violation(f"{path}.feature", problem, "one that is in the catalog")
+        for rule in _RULES:
+            yield from rule(path, limit)
+
+
+def _scope(path: str, limit: Limit) -> Iterator[Violation]:
+    if limit.scope is Scope.TAG and limit.scope_tag is None:
+        yield Violation(f"{path}.scope_tag", "is missing", "the tag whose values have counters of their own")
+    if limit.scope is not Scope.TAG and limit.scope_tag is not None:
+        yield Violation(f"{path}.scope_tag", f"is {limit.scope_tag!r}", "none, unless scope is tag")
+
+
+def _end(path: str, limit: Limit) -> Iterator[Violation]:
+    overage = limit.at_end is LimitEnd.OVERAGE
+    if limit.window is WindowKind.REQUEST and limit.at_end is not LimitEnd.BLOCK:
+        yield Violation(f"{path}.at_end", f"is {limit.at_end.value!r}", "block: a request window bounds a single call")
+    if overage and limit.amount is None:
+        yield Violation(f"{path}.at_end", "is 'overage' although the limit is unlimited", "block, or an amount")
+    if overage and limit.overage_max == 0:
+        yield Violation(f"{path}.overage_max", "is 0", "how much may pass the limit at most, from 1")
+    if limit.overage_max and not overage and limit.in_flight is not InFlight.FINISH:
+        expected = "0, unless at_end is overage or in_flight is finish"
+        yield Violation(f"{path}.overage_max", f"is {limit.overage_max}", expected)
+    if limit.amount is not None and limit.amount + limit.overage_max > QUANTITY_MAX:
+        problem = "passes the largest quantity with the amount"
+        yield Violation(f"{path}.overage_max", problem, f"a sum up to {QUANTITY_MAX}")
+
+
+def _finish(path: str, limit: Limit) -> Iterator[Violation]:
+    if limit.in_flight is not InFlight.FINISH:
+        return
+    if limit.amount is None:
+        yield Violation(f"{path}.in_flight", "is 'finish' although the limit is unlimited", "stop, or an amount")
+    if not limit.is_counted:
+        expected = "stop: only what adds up in a window is reached while a call is in flight"
+        yield Violation(f"{path}.in_flight", "is 'finish'", expected)
+    if limit.at_end is LimitEnd.OVERAGE:
+        problem = "is 'overage' although in_flight is 'finish'"
+        yield Violation(f"{path}.at_end", problem, "block or throttle: the overage is for calls in flight alone")
+    if limit.overage_max == 0:
+        expected = "how much calls in flight may pass the limit at most, from 1"
+        yield Violation(f"{path}.overage_max", "is 0 although in_flight is 'finish'", expected)
+
+
+def _slots(path: str, limit: Limit) -> Iterator[Violation]:
+    if limit.window is not WindowKind.IN_FLIGHT:
+        return
+    if limit.amount is None:
+        yield Violation(f"{path}.amount", "is unlimited", "how much may be held at the same time")
+    if limit.at_end is LimitEnd.OVERAGE:
+        problem = "is 'overage' for what is held at the same time"
+        yield Violation(f"{path}.at_end", problem, "block or throttle")
+
+
+def _smooth(path: str, limit: Limit) -> Iterator[Violation]:
+    if not limit.smooth:
+        if limit.burst is not None:
+            yield Violation(f"{path}.burst", f"is {limit.burst}", "none, unless the limit is smooth")
+        return
+    if limit.window not in SMOOTH_WINDOWS:
+        expected = "false, or a window of " + ", ".join(window.value for window in SMOOTH_WINDOWS)
+        yield Violation(f"{path}.smooth", f"is true for the window {limit.window.value!r}", expected)
+    if limit.amount is None:
+        yield Violation(f"{path}.amount", "is unlimited although the limit is smooth", "how much a window admits")
+    elif limit.amount and limit.burst_max == 0:
+        yield Violation(f"{path}.burst", "is 0", "how much may come at once, from 1")
+    if limit.at_end is LimitEnd.OVERAGE:
+        yield Violation(f"{path}.at_end", "is 'overage' for a smooth limit", "block or throttle: a rate has no overage")
+
+
+def _floor(path: str, limit: Limit) -> Iterator[Violation]:
+    if not limit.batch_floor:
+        return
+    if limit.window is WindowKind.REQUEST or limit.amount is None:
+        expected = "0: there is nothing to be left over"
+        yield Violation(f"{path}.batch_floor", f"is {limit.batch_floor}", expected)
+    elif limit.batch_floor > limit.amount:
+        problem = f"is {limit.batch_floor}, more than the amount"
+        yield Violation(f"{path}.batch_floor", problem, f"at most {limit.amount}")
+
+
+_RULES: tuple[Callable[[str, Limit], Iterator[Violation]], ...] = (_scope, _end, _finish, _slots, _smooth, _floor)
