@@ -43,10 +43,15 @@ class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, gc=False):
-    """So much of one lease was used by this event."""
+    """So much of one lease was used by this event.
+
+    ``orphan``: out of what a crash had left unexplained there. If the event turns out to be a repetition, it was another
+    call that used it: it stays charged.
+    """
 
     lease: Key
     amount: Quantity
+    orphan: bool = False
 
 
 class UsageEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):

@@ -25,6 +25,8 @@ class Lease:
         watermark: used up to here is covered by the journal on disk.
         settled: charged by events. ``durable_settled`` is the part whose events are on disk: only that is reported.
         held: by calls in flight. orphan: perhaps used before a crash by calls that the journal does not know.
+        freeing: no longer held in memory, by calls whose row is still on disk: free once the disk knows their end. Else
+            a crash would take what is used of it by then for what those calls hold.
         orphan_until_ms: until when a late settle may still say what the orphan part was.
         window_ends_at_ms, expires_at_ms, orphan_until_ms: on the agent's monotonic clock.
         closing: on its way back; nothing new is taken from it. disowned: the control plane does not know it.
@@ -32,7 +34,7 @@ class Lease:
 
     __slots__ = (
         "cap", "central", "closing", "counter", "customer", "disowned", "durable_cap", "durable_orphan",
-        "durable_settled", "expires_at_ms", "held", "id", "key", "orphan", "orphan_until_ms", "overage", "reported",
+        "durable_settled", "expires_at_ms", "freeing", "held", "id", "key", "orphan", "orphan_until_ms", "overage", "reported",
         "scope_value", "settled", "ttl_ms", "watermark", "window_end_ms", "window_ends_at_ms", "window_start_ms",
         "written",
     )  # fmt: skip
@@ -46,7 +48,7 @@ class Lease:
         self.cap = self.durable_cap = grant.amount
         self.watermark = 0
         self.settled = self.durable_settled = 0
-        self.held = 0
+        self.held = self.freeing = 0
         self.orphan = self.durable_orphan = 0
         self.orphan_until_ms = 0
         self.overage = grant.overage
@@ -172,7 +174,7 @@ class Allowance:
             used += mine
             in_term = lease.expires_at_ms > now_ms
             if not lease.closing and (drain or in_term):
-                usable += lease.watermark - mine
+                usable += lease.watermark - mine - lease.freeing
                 free += lease.cap - mine
                 lapsed = lapsed or not in_term
         self.free_now, self.used_now, self.lapsed_now = free, used, lapsed
@@ -197,7 +199,7 @@ class Allowance:
         for lease in self.leases:
             if lease.window_ends_at_ms <= now_ms or lease.closing or not (drain or lease.expires_at_ms > now_ms):
                 continue
-            usable = lease.watermark - lease.settled - lease.held - lease.orphan
+            usable = lease.watermark - lease.settled - lease.held - lease.orphan - lease.freeing
             part = min(amount, usable)
             if part > 0:
                 lease.held += part
@@ -210,25 +212,26 @@ class Allowance:
         self.last_debit_ms = now_ms
         return holds
 
-    def charge(self, amount: int, now_ms: int) -> list[tuple[Lease, int]]:
-        """Settle ``amount`` that nobody had reserved, as far as there is room; what a crash orphaned goes first.
+    def charge(self, amount: int, now_ms: int) -> list[tuple[Lease, int, bool]]:
+        """Settle ``amount`` that nobody had reserved, as far as there is room; what a crash orphaned goes first (and is
+        marked so: it may have been another call's).
 
         What finds no room is charged by the control plane directly. The event that says so is journaled with it.
         """
-        charges: list[tuple[Lease, int]] = []
+        charges: list[tuple[Lease, int, bool]] = []
         for lease in self.leases:
             if lease.orphan and amount and lease.window_ends_at_ms > now_ms:
                 part = min(amount, lease.orphan)
                 lease.orphan -= part
                 lease.settled += part
-                charges.append((lease, part))
+                charges.append((lease, part, True))
                 amount -= part
         for lease in self.live(now_ms, drain=True):
             part = min(amount, lease.free)
             if part > 0:
                 lease.settled += part
                 lease.watermark = max(lease.watermark, lease.used)
-                charges.append((lease, part))
+                charges.append((lease, part, False))
                 amount -= part
         self.last_debit_ms = now_ms
         return charges

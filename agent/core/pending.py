@@ -28,7 +28,7 @@ class PendingEvent(msgspec.Struct, gc=False):
 
 @dataclass(slots=True)
 class LeaseRow:
-    """A lease as it shall stand on disk."""
+    """A lease as it shall stand on disk. ``freeing``: what the calls held whose rows the same group deletes."""
 
     lease: Lease
     cap: int
@@ -36,6 +36,7 @@ class LeaseRow:
     settled: int
     orphan: int
     closing: bool
+    freeing: int
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ class Pending:
             watermark = lease.target_watermark(step_of(lease))
             lease.watermark = min(lease.watermark, watermark)
             settled = lease.settled - unwritten.get(lease.id, 0)
-            rows.append(LeaseRow(lease, lease.cap, watermark, settled, lease.orphan, lease.closing))
+            rows.append(LeaseRow(lease, lease.cap, watermark, settled, lease.orphan, lease.closing, lease.freeing))
         again = {lease_id: self.leases[lease_id] for lease_id in unwritten if lease_id in self.leases}
         opened = [held for held in self.opened.values() if held.opened_at_ms <= opened_before_ms]
         waiters, self.waiters = ([], self.waiters) if self.events else (self.waiters, [])
@@ -160,6 +161,7 @@ def applied(group: Group) -> None:
     for row in group.rows:
         lease = row.lease
         lease.written = True
+        lease.freeing -= row.freeing
         if not lease.closing:
             lease.watermark = min(lease.cap, max(lease.watermark, row.watermark))
         lease.durable_settled, lease.durable_cap, lease.durable_orphan = row.settled, row.cap, row.orphan

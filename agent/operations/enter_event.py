@@ -10,7 +10,7 @@ import msgspec
 from agent.core.books import Books
 from agent.core.budget import AllowanceKey, Lease
 from agent.core.pending import Notify, PendingEvent
-from agent.core.reservations import Ended, Line, Said
+from agent.core.reservations import Ended, Reservation, Said
 from protocol.events import Charge, UsageEvent
 from protocol.local_messages import Call, ErrorReply, Problem, Recorded
 from protocol.units import METERS_MAX
@@ -27,23 +27,28 @@ class AfterCommit(msgspec.Struct, frozen=True, gc=False):
     waiters: list[Notify]
 
 
-Charges = list[tuple[Lease, int]]
+Charges = list[tuple[Lease, int, bool]]
+"""Which lease pays how much, and whether that was orphaned by a crash."""
 
 
-def charge_lines(books: Books, lines: list[Line], amounts: Mapping[str, int]) -> Charges:
-    """End the holds of a reservation: what was used is settled on the leases that held it, the rest is free again."""
+def charge_lines(books: Books, held: Reservation, amounts: Mapping[str, int]) -> Charges:
+    """End the holds of a reservation: what was used is settled on the leases that held it, the rest is free again
+    (where the call has a row in the journal: once that is gone)."""
     charges: Charges = []
-    for line in lines:
+    for line in held.lines:
         left = amounts.get(line.meter, 0)
         for lease, hold in line.holds:
             part = min(left, hold)
             lease.held -= hold
+            if held.journaled:
+                lease.freeing += hold - part
             if part:
                 lease.settled += part
-                charges.append((lease, part))
+                charges.append((lease, part, False))
                 left -= part
             if lease.central and lease.held == 0:
                 lease.closing = True
+            if lease.closing:
                 lease.lower(0)  # told only once the disk says so too
             books.pending.touch(lease)
     return charges
@@ -58,14 +63,14 @@ def charge_rest(books: Books, call: Call, amounts: dict[str, int], charged: Char
     if customer is None or customer.entitlement is None:
         return []
     covered: dict[AllowanceKey, int] = {}
-    for lease, part in charged:
+    for lease, part, _ in charged:
         covered[lease.key] = covered.get(lease.key, 0) + part
     more: Charges = []
     for step in books.path(customer, call, amounts, now_ms).steps:
         rest = amounts[step.meter] - covered.get(step.allowance.key, 0)
         if rest > 0:
             more += step.allowance.charge(rest, now_ms)
-    for lease, _ in more:
+    for lease, _, _ in more:
         books.pending.touch(lease)
     return more
 
@@ -99,7 +104,7 @@ def usage_event(name: str, call: Call, said: Said, charges: Charges, at_ms: int,
         tokens=said.tokens,
         usage_source=said.usage_source,
         outcome=said.outcome,
-        charges=tuple([Charge(lease.id, part) for lease, part in charges]),
+        charges=tuple([Charge(lease.id, part, orphan) for lease, part, orphan in charges]),
         version=version,
     )
 

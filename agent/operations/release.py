@@ -24,7 +24,7 @@ def release(books: Books, request: Release) -> Recorded | AfterCommit | ErrorRep
             text = f"reservation {request.reservation!r} was settled; settle again with amounts of 0 to correct it"
             return ErrorReply(error=Problem("reservation_ended", text, "reservation"))
         return Recorded(duplicate=True) if ended.durable else _when_on_disk(books, ended, Recorded(duplicate=True))
-    charge_lines(books, held.lines, {})
+    charge_lines(books, held, {})
     forget_reservation(books, held)
     ended = Ended(None, None, held.call)
     books.ended.put(held.id, ended)

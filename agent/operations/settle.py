@@ -65,7 +65,7 @@ def conclude(
     """End a call: its holds, its event, and the memory of what was said."""
     customer = books.customers.get(call.customer)
     version = customer.entitlement.version if customer and customer.entitlement else 0
-    charges = charge_lines(books, held.lines, said.amounts) if held else []
+    charges = charge_lines(books, held, said.amounts) if held else []
     if held is None or held.version != version or not _within(said.amounts, held.amounts):
         charges += charge_rest(books, call, said.amounts, charges, now_ms)
     if held is not None:
