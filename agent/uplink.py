@@ -18,6 +18,7 @@ from protocol.uplink_messages import (
     MSGPACK,
     SYNC_PATH,
     WATCH_PATH,
+    WATCH_WAIT_MS_MAX,
     EnrollReply,
     EnrollRequest,
     SyncReply,
@@ -32,7 +33,6 @@ SYNC_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
 TRANSFER_S = 45.0
 """Beyond the wait for the next bytes, what a whole answer may take: one that drips is not waited for for ever."""
-WATCH_WAIT_MS = 50_000
 REPLY_BYTES_MAX = 32 * 1024 * 1024
 
 REFUSALS = frozenset({"unauthenticated", "forbidden"})
@@ -94,8 +94,8 @@ class Uplink:
 
     async def watch(self, cursor: int) -> WatchReply:
         """Wait until something may have changed since ``cursor``, or for a while."""
-        path = f"{WATCH_PATH}?cursor={cursor}&wait_ms={WATCH_WAIT_MS}"
-        return _read(_watch_reply, await self._send("GET", path, None, {}, WATCH_WAIT_MS / 1_000 + SYNC_TIMEOUT_S))
+        path = f"{WATCH_PATH}?cursor={cursor}&wait_ms={WATCH_WAIT_MS_MAX}"
+        return _read(_watch_reply, await self._send("GET", path, None, {}, WATCH_WAIT_MS_MAX / 1_000 + SYNC_TIMEOUT_S))
 
     async def _send(
         self,
