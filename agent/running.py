@@ -26,7 +26,15 @@ from agent.operations.restore import restore
 from agent.settings import Settings
 from agent.store import ballast as ballast_store
 from agent.store import identity
-from agent.store.journal import CONFIRMED, DiskFullError, Journal, JournalDamagedError, open_journal, set_aside
+from agent.store.journal import (
+    CONFIRMED,
+    GENERATION,
+    DiskFullError,
+    Journal,
+    JournalDamagedError,
+    open_journal,
+    set_aside,
+)
 from agent.store.outbox import Outbox
 from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefusedError
 from protocol.local_messages import StatusReport
@@ -256,12 +264,12 @@ def _remember(settings: Settings, clock: Clock) -> tuple[Journal, Books, Outbox]
         contents = journal.contents()
         unheard_ms = max(0, clock.wall_ms() - int(journal.meta(CONFIRMED) or clock.wall_ms()))
         books = Books(settings.agent_name, name, boot, clock.random_id(), confirmed_at_ms=now_ms - unheard_ms)
+        books.generation = journal.meta(GENERATION) or ""
         restore(books, contents, now_ms, shift_ms)
         journal.put_meta({"journal": name, "boot": str(boot), "machine_boot": here, "offset_ms": str(offset_ms)})
     except (JournalDamagedError, DiskFullError):
         journal.close()
         raise
     outbox = Outbox()
-    for batch in contents.outbox:
-        outbox.put(batch)
+    outbox.fill(contents)
     return journal, books, outbox

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -33,6 +34,7 @@ SYNC_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
 TRANSFER_S = 45.0
 """Beyond the wait for the next bytes, what a whole answer may take: one that drips is not waited for for ever."""
+RETRY_AFTER_S_MAX = 60
 REPLY_BYTES_MAX = 32 * 1024 * 1024
 
 REFUSALS = frozenset({"unauthenticated", "forbidden"})
@@ -43,7 +45,13 @@ _enroll_reply = JsonDecoder(EnrollReply)
 
 
 class UplinkDownError(Exception):
-    """The control plane cannot be reached, or is not able to answer now: try again later."""
+    """The control plane cannot be reached, or is not able to answer now: try again later.
+
+    Attributes:
+        retry_after_s: when it asked us to come again; 0 if it did not say.
+    """
+
+    retry_after_s = 0.0
 
 
 class SnapshotRequiredError(UplinkDownError):
@@ -144,7 +152,25 @@ async def _body_of(answer: httpx.Response) -> bytes:
         raise SnapshotRequiredError(said)
     if answer.status_code == 409 and code == "journal_quarantined":
         raise QuarantinedError(said)
-    raise UplinkDownError(said)
+    busy = UplinkDownError(said)
+    busy.retry_after_s = _retry_after_s(answer)
+    raise busy
+
+
+def pause_s(error: Exception) -> float | bool:
+    """How long to pause after a failure: as long as the control plane asks for and up to as long again, so that those
+    that were told the same do not come back together.
+
+    Returns: ``True`` when it asks for nothing, ``False`` when it is no passing failure.
+    """
+    if not isinstance(error, UplinkDownError):
+        return False
+    return error.retry_after_s * random.uniform(1, 2) if error.retry_after_s else True  # noqa: S311 - not a secret
+
+
+def _retry_after_s(answer: httpx.Response) -> float:
+    said = answer.headers.get("retry-after", "")
+    return float(min(int(said), RETRY_AFTER_S_MAX)) if said.isascii() and said.isdigit() and len(said) < 6 else 0.0
 
 
 def _problem(body: bytes) -> tuple[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from functools import partial
 
+import msgspec
 import stamina
 import trio
 
+from agent.background.introduce import Introduction
 from agent.background.one_thread import Executor
 from agent.background.wake import Wake
 from agent.background.write_events import Writer
@@ -18,9 +21,16 @@ from agent.operations.compose_sync import compose_sync
 from agent.operations.park import try_due
 from agent.store.journal import Journal
 from agent.store.outbox import Outbox
-from agent.uplink import SnapshotRequiredError, Uplink, UplinkDownError, UplinkRefusedError
+from agent.uplink import (
+    QuarantinedError,
+    SnapshotRequiredError,
+    Uplink,
+    UplinkDownError,
+    UplinkRefusedError,
+    pause_s,
+)
 from protocol.events import EventBatch
-from protocol.uplink_messages import BATCHES_MAX, SyncReply, SyncRequest
+from protocol.uplink_messages import BATCHES_MAX, HighWater, SyncReply, SyncRequest
 
 GAP_S = 0.25
 """How long news waits for more news; an ask goes at once, and so does the rest of a backlog."""
@@ -31,6 +41,7 @@ BATCH_BYTES_A_SYNC = 512 * 1024
 BATCH_BYTES_BESIDE_ASKS = 32 * 1024
 """Of events: an ask must not wait until the control plane has taken in a long history."""
 WAIT_MAX_S = 5.0
+HAND_OVER_SYNCS_MAX = 64
 
 log = logging.getLogger("agent.sync")
 
@@ -55,8 +66,9 @@ class Syncer:
         self._thread = thread
         self._uplink = uplink
         self._clock = clock
-        self._snapshot = True
+        self._introduction = Introduction(books, journal, thread)
         self._backlog = False
+        self._lost: tuple[HighWater, ...] = ()
         self._exchanging = trio.Lock()
         self.wake = Wake()
         self.state = "connecting"
@@ -83,7 +95,10 @@ class Syncer:
         """Say everything that is left to say, as the agent stops; ``False`` when it could not be said now."""
         try:
             for _ in range(100):
-                await self.exchange(stopping=True)
+                try:
+                    await self.exchange(stopping=True)
+                except SnapshotRequiredError:
+                    continue  # it has forgotten us, and hears it all with the next
                 while not self._books.pending.empty:
                     if not await self._writer.write_once():
                         return False
@@ -110,7 +125,7 @@ class Syncer:
     async def _exchange_until_heard(self) -> None:
         """Repeat with growing, jittered pauses; each try carries what is true by then."""
         retry = stamina.retry_context(
-            on=UplinkDownError, attempts=None, timeout=None, wait_initial=0.1, wait_max=WAIT_MAX_S, wait_jitter=1.0
+            on=pause_s, attempts=None, timeout=None, wait_initial=0.1, wait_max=WAIT_MAX_S, wait_jitter=1.0
         )
         async for attempt in retry:
             with attempt:
@@ -130,14 +145,20 @@ class Syncer:
         books.news = False
         batches = await self._next_batches()
         more = len(batches) < len(self._outbox)
+        introduction = self._introduction
         asked_at_ms = self._clock.monotonic_ms()
-        request = compose_sync(books, batches, asked_at_ms, snapshot=self._snapshot, stopping=stopping)
+        request = compose_sync(books, batches, asked_at_ms, snapshot=introduction.due, stopping=stopping)
+        request = msgspec.structs.replace(request, confirmed=self._outbox.marks(), lost=self._outbox.lost())
+        request = await introduction.added_to(request)
         try:
             reply = await self._said(request)
         except SnapshotRequiredError:
-            self._snapshot = True  # it has forgotten us: its database was restored to an older state
+            introduction.tell_everything()  # it has forgotten us: its database was restored to an older state
             raise
-        self._snapshot = False
+        except QuarantinedError:
+            await self._hand_over(len(batches))
+            raise
+        again = introduction.heard(reply)
         if self.state != "connected":
             log.info("the control plane answers")
         if self.state == "refused":
@@ -145,7 +166,6 @@ class Syncer:
         self.state, self.last_error, books.uplink_down = "connected", "", False
         self.first_success.set()
         books.counters.syncs += 1
-        self._look_for_gaps(reply)
         confirmed = sum(self._outbox.confirm(mark.boot, mark.seq) for mark in reply.high_water)
         books.counters.events_confirmed += confirmed
         for trouble in reply.event_problems:
@@ -157,20 +177,41 @@ class Syncer:
                 trouble.code,
                 trouble.message,
             )
+        self._report_lost()
         adopt_sync(books, request, reply, asked_at_ms, self._clock.monotonic_ms())
         books.send_answers()
-        self._backlog = more and confirmed > 0
+        self._backlog = (more and confirmed > 0) or again
         if self._urgent:
             self.wake.set()
 
-    def _look_for_gaps(self, reply: SyncReply) -> None:
-        """A control plane that was restored to an older state has forgotten events that it had confirmed."""
-        for mark in reply.high_water:
-            first = self._outbox.first_of(mark.boot)
-            if first is not None and first > mark.seq + 1:
-                missing = f"events {mark.seq + 1} to {first - 1} of boot {mark.boot}"
-                self.last_error = f"the control plane has lost {missing}, which it had confirmed; later ones wait here"
-                log.error("%s", self.last_error)
+    def _report_lost(self) -> None:
+        """A control plane that was restored to an older state asks for events that it had confirmed. Those that were
+        kept are sent again; what is no longer here is said to it, and to people."""
+        lost = self._outbox.lost()
+        if lost and lost != self._lost:
+            missing = ", ".join(f"boot {mark.boot} up to event {mark.seq}" for mark in lost)
+            self.last_error = (
+                f"the control plane has lost events that it had confirmed and that are gone here: {missing}"
+            )
+            log.error("%s", self.last_error)
+        self._lost = lost
+
+    async def _hand_over(self, sent: int) -> None:
+        """This journal is shut out. Its events that nobody has are sent all the same, once: they are kept for people to
+        look at. What cannot be sent stays in the journal, which is set aside."""
+        for _ in range(HAND_OVER_SYNCS_MAX):
+            keys = self._outbox.next_keys(BATCH_BYTES_A_SYNC, BATCHES_MAX, after=sent)
+            if not keys:
+                return
+            batches = await self._batches(keys)
+            books = self._books
+            try:
+                with contextlib.suppress(QuarantinedError):
+                    await self._uplink.sync(SyncRequest(books.journal, books.boot, books.nonce, batches=tuple(batches)))
+                sent += len(keys)
+            except (UplinkDownError, UplinkRefusedError) as error:
+                log.warning("the last events of this journal cannot be handed over: %s", error)
+                return
 
     async def _said(self, request: SyncRequest) -> SyncReply:
         """Send it. What it asks to look at is ticked off as it leaves, not as it is answered: a change that is heard of
@@ -189,8 +230,9 @@ class Syncer:
     async def _next_batches(self) -> list[EventBatch]:
         bytes_max = BATCH_BYTES_BESIDE_ASKS if self._urgent else BATCH_BYTES_A_SYNC
         keys = self._outbox.next_keys(bytes_max, BATCHES_MAX)
-        if not keys:
-            return []
+        return await self._batches(keys) if keys else []
+
+    async def _batches(self, keys: list[tuple[int, int]]) -> list[EventBatch]:
         rows = await self._thread.run(partial(self._journal.read_batches, keys))
         return [EventBatch(row.boot, row.first, row.count, row.crc32, row.body) for row in rows]
 

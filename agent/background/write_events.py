@@ -16,7 +16,7 @@ from agent.operations.commit_group import to_write
 from agent.operations.park import try_again
 from agent.store.ballast import Ballast
 from agent.store.journal import DiskFullError, Journal
-from agent.store.outbox import Outbox
+from agent.store.outbox import KEPT_MS, Outbox
 
 LINGER_S = 0.05
 """How long a write that nobody waits for may wait for company."""
@@ -80,7 +80,11 @@ class Writer:
         waiting, books.waiting_for_disk = books.waiting_for_disk, set()
         group = books.gather(self._now_ms() - age_ms)
         write = to_write(group, books.boot, self._next_seq, self._wall_ms())
-        write.confirmed_at_ms = self._wall_ms() - (self._now_ms() - books.confirmed_at_ms)
+        wall_ms = write.at_ms = self._wall_ms()
+        write.confirmed_at_ms = wall_ms - (self._now_ms() - books.confirmed_at_ms)
+        write.closed_since_ms = wall_ms - KEPT_MS
+        write.generation = books.generation
+        write.outdated = self._outbox.outdated(wall_ms)
         books.committing = True
         try:
             await self._thread.run(partial(self._journal.write, write))
@@ -94,6 +98,7 @@ class Writer:
             return False
         finally:
             books.committing = False
+        self._outbox.forget(write.outdated)
         for batch in write.batches:
             self._next_seq += batch.count
             self._outbox.put(batch)
@@ -120,4 +125,6 @@ class Writer:
             log.error("the disk is full: nothing is lost, but nothing new is recorded until there is room")
         self.disk_full = True
         self._ballast.drop()
+        await self._thread.run(self._journal.drop_kept)
+        self._outbox.forget_kept()
         await self._thread.run(self._journal.shorten)

@@ -10,35 +10,20 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlite_utils
-from sqlite_utils.migrations import Migrations
+
+from agent.store.journal_rows import BatchRow, ClosedRow, Contents, KeptRow, LeaseRow, Write
+from agent.store.journal_schema import BOOTS_KEPT, CLOSED_KEPT, migrations
+
+__all__ = ["BatchRow", "Contents", "Journal", "LeaseRow", "Write", "open_journal", "set_aside"]  # rows come with it
 
 FILE_NAME = "agent.db"
 APPLICATION_ID = 0x414C4F54  # "ALOT"
 CHECKPOINT_PAGES = 128
 CONFIRMED = "confirmed_at_ms"
-
-migrations = Migrations("allotment-agent")
-
-
-@migrations()
-def first(db: sqlite_utils.Database) -> None:
-    """Version 0.1."""
-    db.table("meta").create({"key": str, "value": str}, pk="key", strict=True)
-    db.table("leases").create(
-        {"lease": str, "body": bytes, "cap": int, "watermark": int, "settled": int, "orphan": int, "closing": int,
-         "expires_at_ms": int, "window_ends_at_ms": int},
-        pk="lease", strict=True,
-    )  # fmt: skip
-    db.table("reservations").create({"reservation": str, "body": bytes}, pk="reservation", strict=True)
-    db.table("entitlements").create({"customer": str, "body": bytes}, pk="customer", strict=True)
-    db.table("outbox").create(
-        {"boot": int, "first": int, "count": int, "crc32": int, "body": bytes, "at_ms": int},
-        pk=("boot", "first"), strict=True,
-    )  # fmt: skip
+GENERATION = "generation"
 
 
 class DiskFullError(Exception):
@@ -47,59 +32,6 @@ class DiskFullError(Exception):
 
 class JournalDamagedError(Exception):
     """The file is not a journal, or no longer a sound one."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRow:
-    """A lease as it stands on disk; ``body`` is what it was granted with (empty in an update)."""
-
-    lease: str
-    body: bytes
-    cap: int
-    watermark: int
-    settled: int
-    orphan: int
-    closing: bool
-    expires_at_ms: int
-    window_ends_at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRow:
-    """One commit group's events: dense from ``first``, in one checksummed blob."""
-
-    boot: int
-    first: int
-    count: int
-    crc32: int
-    body: bytes
-    at_ms: int
-
-
-@dataclass(slots=True)
-class Write:
-    """Everything that one transaction changes; ``confirmed_at_ms``: when the control plane was last heard (wall)."""
-
-    new_leases: list[LeaseRow] = field(default_factory=list)
-    leases: list[LeaseRow] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
-    opened: list[tuple[str, bytes]] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    entitlements: list[tuple[str, bytes]] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    batches: list[BatchRow] = field(default_factory=list)
-    high_water: dict[int, int] = field(default_factory=dict)
-    confirmed_at_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """Everything that is on disk."""
-
-    leases: list[LeaseRow]
-    reservations: list[tuple[str, bytes]]
-    entitlements: list[tuple[str, bytes]]
-    outbox: list[BatchRow]
 
 
 class Journal:
@@ -148,11 +80,28 @@ class Journal:
             [LeaseRow(*row) for row in select("SELECT * FROM leases")],
             [(row[0], row[1]) for row in select("SELECT reservation, body FROM reservations")],
             [(row[0], row[1]) for row in select("SELECT customer, body FROM entitlements")],
-            [
-                BatchRow(*row)
-                for row in select("SELECT boot, first, count, crc32, body, at_ms FROM outbox ORDER BY boot, first")
-            ],
+            [BatchRow(*row) for row in select(_WAITING)],
+            [KeptRow(*row) for row in select(_KEPT)],
+            {row[0]: (row[1], row[2]) for row in select("SELECT boot, seq, told FROM confirmed ORDER BY boot")},
         )
+
+    def closed_leases(self, *, everything: bool) -> list[ClosedRow]:
+        """Leases closed lately, the newest first: all, or those of which more may have been used than events say."""
+        rows = self._connection.execute(
+            "SELECT lease, body, settled, orphan FROM closed_leases WHERE orphan >= ? ORDER BY rowid DESC",
+            (0 if everything else 1,),
+        )
+        return [ClosedRow(*row) for row in rows]
+
+    def drop_kept(self) -> None:
+        """Let go of everything that the control plane has confirmed: the room is wanted for what is new."""
+        with contextlib.suppress(sqlite3.OperationalError), self._connection:  # no room even for that: try again later
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(
+                "DELETE FROM outbox WHERE first + count - 1"
+                " <= coalesce((SELECT seq FROM confirmed WHERE confirmed.boot = outbox.boot), 0)"
+            )
+            self._connection.execute("DELETE FROM closed_leases")
 
     def shorten(self) -> None:
         """Fold the write-ahead log into the file, so that the disk gets its room back."""
@@ -169,6 +118,16 @@ class Journal:
     def close(self) -> None:
         """Close it cleanly."""
         self._connection.close()
+
+
+_WAITING = """
+SELECT boot, first, count, crc32, body, at_ms FROM outbox LEFT JOIN confirmed USING (boot)
+WHERE first + count - 1 > coalesce(seq, 0) ORDER BY boot, first
+"""
+_KEPT = """
+SELECT boot, first, count, length(body), at_ms FROM outbox JOIN confirmed USING (boot)
+WHERE first + count - 1 <= seq ORDER BY boot, first
+"""
 
 
 @contextlib.contextmanager
@@ -196,6 +155,15 @@ def _apply(connection: sqlite3.Connection, write: Write) -> None:
     if write.ended:
         run("DELETE FROM reservations WHERE reservation = ?", [(name,) for name in write.ended])
     if write.forgotten:
+        run(
+            "INSERT OR REPLACE INTO closed_leases SELECT lease, body, settled, orphan, ? FROM leases"
+            " WHERE lease = ? AND closing",
+            [(write.at_ms, name) for name in write.forgotten],
+        )
+        connection.execute(
+            "DELETE FROM closed_leases WHERE at_ms < ? OR rowid <= (SELECT max(rowid) FROM closed_leases) - ?",
+            (write.closed_since_ms, CLOSED_KEPT),
+        )
         run("DELETE FROM leases WHERE lease = ?", [(name,) for name in write.forgotten])
     if write.entitlements:
         run("INSERT OR REPLACE INTO entitlements VALUES (?, ?)", write.entitlements)
@@ -206,8 +174,16 @@ def _apply(connection: sqlite3.Connection, write: Write) -> None:
         run("INSERT OR REPLACE INTO outbox VALUES (?,?,?,?,?,?)", [row])
     if write.confirmed_at_ms:
         run("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(CONFIRMED, str(write.confirmed_at_ms))])
+    if write.generation:
+        run("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(GENERATION, write.generation)])
     if write.high_water:
-        run("DELETE FROM outbox WHERE boot = ? AND first + count - 1 <= ?", list(write.high_water.items()))
+        run(
+            "INSERT INTO confirmed VALUES (?1, ?2, ?2)"
+            " ON CONFLICT (boot) DO UPDATE SET seq = excluded.seq, told = max(told, excluded.told)",
+            list(write.high_water.items()),
+        )
+    if write.outdated:
+        run("DELETE FROM outbox WHERE boot = ? AND first = ?", write.outdated)
 
 
 def _row(row: LeaseRow) -> tuple[object, ...]:
@@ -267,6 +243,11 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if verdict != "ok":
         raise JournalDamagedError(f"this file fails SQLite's quick check: {verdict}")
     migrations.apply(sqlite_utils.Database(connection, execute_plugins=False))
+    run(
+        "DELETE FROM confirmed"
+        " WHERE boot <= (SELECT max(boot) FROM confirmed) - ? AND boot NOT IN (SELECT boot FROM outbox)",
+        (BOOTS_KEPT,),
+    )
 
 
 def set_aside(data_dir: Path, label: str) -> Path:
