@@ -119,7 +119,6 @@ def test_outbox_counts_what_waits_and_asks_again_for_what_a_lower_mark_wants(
     assert bool(keys) == bool(waiting), "at least one, however large"
     assert len(keys) <= batches_max
     assert len(keys) <= 1 or sum(batch[3] for batch in waiting[: len(keys)]) <= bytes_max
-    assert not outbox.lost(), "everything is still here"
 
 
 def test_looking_again_is_said_once_and_heard_once() -> None:
