@@ -29,7 +29,7 @@ MARKS_MAX = 256
 """Starts of one journal of which an agent speaks at once: the newest."""
 
 WATCH_WAIT_MS_MAX = 55_000
-"""Under the minute after which proxies on the way give up, so that an idle host says little more than a word a minute."""
+"""Under the minute after which proxies on the way give up; an idle host says little more than a word a minute."""
 
 Secret = Annotated[str, msgspec.Meta(min_length=8, max_length=200)]
 
