@@ -1,0 +1,45 @@
+"""What strikes: exceptions that stand for a process killed, and fuses that burn down with each statement."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing of the process runs after this, whatever its ``except Exception`` say."""
+
+
+class Blow(StrEnum):
+    """Where a fuse ends: what the statement, or the commit, comes to."""
+
+    BEFORE_STATEMENT = "before a statement"
+    AFTER_STATEMENT = "after a statement"
+    BEFORE_COMMIT = "before the commit"
+    AFTER_COMMIT = "after the commit, before the answer"
+    IO_ERROR = "fsync failed, nothing written"
+    IO_ERROR_WRITTEN = "fsync failed, but all was written"
+
+
+@dataclass
+class Fuse:
+    """Strikes at the n-th occasion from now."""
+
+    blow: Blow
+    occasions: int
+
+    def burns_out(self, blow: Blow) -> bool:
+        """Whether this occasion is the one."""
+        if blow is not self.blow:
+            return False
+        self.occasions -= 1
+        return self.occasions <= 0
+
+
+def disk_error(code: int, text: str) -> sqlite3.OperationalError:
+    """As SQLite would raise it."""
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    error.sqlite_errorname = text
+    return error

@@ -1,0 +1,145 @@
+"""The control plane: replicas of the real application on one database, killed at any statement and started again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import httpx
+import trio
+from litestar import Litestar
+from sqlalchemy import event, exc
+
+from control_plane.app import create_app
+from control_plane.store.database import Database
+from tests.simulation.chronicle import Chronicle
+from tests.simulation.faults import Blow, Fuse, Killed
+from tests.simulation.moments import ServerClock
+
+DOING: ContextVar[str] = ContextVar("doing", default="background")
+"""What a statement is made for: the operation, and the number of the message that it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, complete."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Replica:
+    """One process of the control plane, started again whenever it has been killed.
+
+    Attributes:
+        fuse: what will strike at one of the next statements.
+        database_away: no statement gets through for now.
+        commits: how many transactions it has committed, by what for.
+    """
+
+    def __init__(self, name: str, url: str, clock: ServerClock, chronicle: Chronicle, dice: random.Random) -> None:
+        self.name = name
+        self._url = url
+        self._clock = clock
+        self._chronicle = chronicle
+        self._dice = dice
+        self._app: Litestar | None = None
+        self._scopes: set[trio.CancelScope] = set()
+        self._killed = trio.Event()
+        self.fuse: Fuse | None = None
+        self.database_away = False
+        self.held_down = False
+        self.committed: Callable[[str], None] = lambda _: None
+
+    @property
+    def up(self) -> bool:
+        """Whether it takes requests."""
+        return self._app is not None
+
+    async def live(self) -> None:
+        """Run, be killed, be started again."""
+        while True:
+            self._killed = trio.Event()
+            database = Database(self._url, pause=lambda _: None)
+            self._wire(database)
+            app = create_app(database, self._clock)
+            try:
+                async with app.lifespan():
+                    self._app = app
+                    self._chronicle.note(f"{self.name} is up")
+                    await self._killed.wait()
+                    raise Killed
+            except* Killed:
+                self.die()
+            finally:
+                self._app = None
+                database.dispose()
+            await trio.sleep(self._dice.uniform(0.2, 3.0))
+            while self.held_down:
+                await trio.sleep(0.5)
+
+    def die(self) -> None:
+        """Killed: whatever it was doing stops here."""
+        if self._app is not None:
+            self._chronicle.note(f"{self.name} dies")
+        self._app = None
+        self._killed.set()
+        for scope in list(self._scopes):
+            scope.cancel()
+
+    async def serve(self, request: httpx.Request, doing: str) -> Answer | None:
+        """The application's answer; ``None`` when the process died over it."""
+        app = self._app
+        if app is None:
+            return None
+        DOING.set(doing)
+        answer: Answer | None = None
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+                response = await transport.handle_async_request(request)
+                answer = Answer(response.status_code, response.headers.raw, await response.aread())
+            except Killed:
+                pass
+            except BaseExceptionGroup as group:
+                if group.split(Killed)[1] is not None:
+                    raise
+            finally:
+                self._scopes.discard(scope)
+        return None if self._app is not app else answer
+
+    def _wire(self, database: Database) -> None:
+        """Let fuses burn with every statement and commit of this process."""
+        engine = database._engine
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def before(*_: object) -> None:
+            if self.database_away:
+                raise exc.OperationalError("no connection", None, ConnectionError("the database is away"))
+            self._occasion(Blow.BEFORE_STATEMENT)
+
+        @event.listens_for(engine, "after_cursor_execute")
+        def after(*_: object) -> None:
+            self._occasion(Blow.AFTER_STATEMENT)
+
+        do_commit = engine.dialect.do_commit
+
+        def commit(connection: object) -> None:
+            self._occasion(Blow.BEFORE_COMMIT)
+            do_commit(connection)  # type: ignore[arg-type]
+            self.committed(DOING.get())
+            self._occasion(Blow.AFTER_COMMIT)
+
+        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+
+    def _occasion(self, blow: Blow) -> None:
+        if self.fuse is not None and self.fuse.burns_out(blow):
+            self.fuse = None
+            doing = DOING.get().partition(" ")[0]
+            self._chronicle.happened(f"control plane killed {blow.value}", doing)
+            self.die()
+            raise Killed

@@ -1,0 +1,80 @@
+"""How large a world is and how often what strikes: drawn anew for every seed, so that each seed is a storm of its own."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Rates:
+    """One world's.
+
+    Attributes:
+        hosts, customers, users: how many; ``users`` is for each customer.
+        storm_s: for how long faults strike, virtual seconds.
+        asks, every_s: so many calls at a time on each host, so often.
+        size: of limits, relative to what would be used up in one window.
+        patience: share of calls that wait up to a deadline.
+        latency_s: mean, one way.
+        lost, unanswered, duplicated, at_once, delayed: of messages.
+        every: mean seconds between faults of a kind, over the whole world; a kind that is missing never strikes.
+        drift_ppm: how far apart monotonic clocks run at most.
+    """
+
+    hosts: int
+    customers: int
+    users: int
+    storm_s: float
+    asks: int
+    every_s: float
+    size: float
+    patience: float
+    latency_s: float = 0.01
+    lost: float = 0.0
+    unanswered: float = 0.0
+    duplicated: float = 0.0
+    at_once: float = 0.0
+    delayed: float = 0.0
+    fsync_s: float = 0.002
+    drift_ppm: int = 0
+    every: dict[str, float] = field(default_factory=dict)
+
+
+STRIKES = (
+    "kill an agent", "kill an agent at its disk", "fsync fails", "disk full", "disk slow", "kill a replica",
+    "kill a replica at a statement", "control plane down", "database away", "partition", "pause", "wall clock step",
+    "machine reboot", "plan change", "status change", "revoke an agent", "stop an agent", "new disk", "new machine",
+    "disk rolled back", "disk cloned",
+)  # fmt: skip
+
+
+def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, crowded: bool = False) -> Rates:
+    """The storm of this seed. Every kind of fault is absent in some seeds, rare in some, and frequent in some."""
+    dice = random.Random(f"rates-{seed}")
+
+    def rate(most: float) -> float:
+        return 0.0 if dice.random() < 0.35 else most * dice.random() ** 2
+
+    rates = Rates(
+        hosts=hosts or dice.randint(2, 8),
+        customers=dice.randint(1, 4),
+        users=dice.randint(1, 5),
+        storm_s=storm_s or dice.choice([120.0, 180.0, 240.0]),
+        asks=dice.randint(40, 120) if crowded else dice.randint(1, 12),
+        every_s=dice.uniform(0.05, 0.3),
+        size=dice.choice([0.02, 0.05, 0.1, 0.3, 1.0]),
+        patience=dice.choice([0.0, 0.02, 0.1, 0.5]) * (0.2 if crowded else 1.0),
+        latency_s=dice.choice([0.002, 0.01, 0.05, 0.2]),
+        lost=rate(0.2),
+        unanswered=rate(0.2),
+        duplicated=rate(0.2),
+        at_once=rate(0.1),
+        delayed=rate(0.1),
+        fsync_s=dice.choice([0.0005, 0.003, 0.02]),
+        drift_ppm=dice.choice([0, 1_000, 5_000, 5_000]),
+    )
+    for kind in STRIKES:
+        if dice.random() < 0.55:
+            rates.every[kind] = dice.uniform(0.05, 0.5) * rates.storm_s
+    return rates
