@@ -13,8 +13,10 @@ from control_plane.api.parameters import (
     PageLimit,
     PathKey,
     QueryKey,
+    QueryTag,
     Serial,
     decode_cursor,
+    named_subjects,
     page,
 )
 from control_plane.api.verbs import reads
@@ -35,7 +37,10 @@ class BalanceItem(msgspec.Struct, frozen=True):
         used: charged, with what open leases have settled.
         in_flight: held by calls in flight; ``lent``: lent to agents and free there.
         remaining: amount less used and in flight, never below 0; null when unlimited, like amount and ceiling.
-        window_start, window_end: null for a limit on single calls, which counts nothing.
+        window_start, window_end: null for a limit that has none: on single calls, on what is held at the same time, and
+            for rates.
+        smooth, burst: a rate of ``amount`` a window, of which so much may come at once; of a rate nothing is ever used
+            up: ``lent`` is what the shares of all hosts sum to, and ``remaining`` what no host holds.
     """
 
     limit: str
@@ -54,12 +59,16 @@ class BalanceItem(msgspec.Struct, frozen=True):
     window_end: str | None
     at_end: LimitEnd
     unlimited: bool
+    scope_tag: str | None
+    smooth: bool
+    burst: int | None
 
 
 def _item(balance: Balance) -> BalanceItem:
     limit, counted, window = balance.limit, balance.counted, balance.window
     used = counted.charged + counted.settled
-    remaining = None if limit.amount is None else max(0, limit.amount - used - counted.in_flight)
+    taken = counted.lent if limit.smooth else used + counted.in_flight
+    remaining = None if limit.amount is None else max(0, limit.amount - taken)
     return BalanceItem(
         limit=limit.key,
         meter=limit.meter,
@@ -77,6 +86,9 @@ def _item(balance: Balance) -> BalanceItem:
         window_end=None if window is None else rfc3339(window.end_ms),
         at_end=limit.at_end,
         unlimited=limit.amount is None,
+        scope_tag=limit.scope_tag,
+        smooth=limit.smooth,
+        burst=limit.burst_max if limit.smooth else None,
     )
 
 
@@ -85,13 +97,17 @@ def list_balances(
     customer: PathKey,
     context: NamedDependency[Context],
     user: QueryKey = None,
+    workspace: QueryKey = None,
+    role: QueryKey = None,
+    api_key: QueryKey = None,
+    tag: QueryTag = None,
     limit: PageLimit = 100,
     cursor: PageCursor = None,
 ) -> Page[BalanceItem]:
     """How the customer's limits stand, in the order of its plan. Limits per user show users that used something;
-    with ``user`` they show that user."""
+    with ``user`` they show that user; so for the other subjects, and for tags (``NAME:VALUE``)."""
     after = None if cursor is None else decode_cursor(cursor, _POSITION)
-    query = BalancesQuery(user, after, limit + 1)
+    query = BalancesQuery(named_subjects(user, workspace, role, api_key, tag), after, limit + 1)
     rows = context.read(lambda connection: read_balances(connection, customer, query, context.now_ms))
     return page(rows, limit, _item, lambda row: (row.position, row.counted.scope_value))
 

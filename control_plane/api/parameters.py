@@ -22,6 +22,14 @@ OptionalKey = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:@+
 
 PathKey = Annotated[str, PathParameter(pattern=KEY_PATTERN, max_length=128, description=KEY_WORDS)]
 QueryKey = Annotated[str | None, QueryParameter(pattern=KEY_PATTERN, max_length=128, description=KEY_WORDS)]
+QueryTag = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+~-]{0,127}:[A-Za-z0-9][A-Za-z0-9._:@+~-]{0,127}\Z",
+        max_length=257,
+        description="NAME:VALUE of a tag; the name up to the first colon",
+    ),
+]
 PageLimit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many items at most")]
 PageCursor = Annotated[str | None, QueryParameter(max_length=600, description="`next_cursor` of the page before")]
 
@@ -34,6 +42,17 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     items: Sequence[T]
     next_cursor: str | None
+
+
+def named_subjects(
+    user: str | None, workspace: str | None, role: str | None, api_key: str | None, tag: str | None
+) -> dict[str, str]:
+    """The subjects and the tag that a query names, as counters and sums are kept by them: ``tag:NAME`` for a tag."""
+    given = {"user": user, "workspace": workspace, "role": role, "api_key": api_key}
+    if tag is not None:
+        name, _, value = tag.partition(":")
+        given[f"tag:{name}"] = value
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def page(rows: Sequence[Row], limit: int, item: Callable[[Row], T], position: Callable[[Row], object]) -> Page[T]:

@@ -1,12 +1,12 @@
-"""Rates lent out as shares: who gets how much, and what is saved up of the part that nobody holds. Integers only; pure.
+"""Rates lent out as shares: who gets how much, and what is saved up of the part that nobody holds. Pure, in integers.
 
-Every holder admits at its own share with a token bucket of its own; what is not lent fills a central bucket. Shares never
-sum to more than the rate, nor their bursts to more than the burst, and what a share brings along is taken from the central
-bucket; so that in every span of time all hosts together admit at most the burst and the rate times the span (the level of
-all buckets together only grows at the rate, and never passes the burst).
+Every holder admits at its own share with a token bucket of its own; what is not lent fills a central bucket. Shares
+never sum to more than the rate, nor their bursts to more than the burst, and what a share brings along is taken from
+the central bucket; so that in every span of time all hosts together admit at most the burst and the rate times the
+span: the level of all buckets together only grows at the rate, and never passes the burst.
 
-A share is kept by renewing it, and freed by the clock when its holder is silent: a bucket that nobody may use any longer
-admits nothing. That is legal for rates alone; a quota's lease is never freed by a clock.
+A share is kept by renewing it, and freed by the clock when its holder is silent: a bucket that nobody may use any
+longer admits nothing. That is legal for rates alone; a quota's lease is never freed by a clock.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def _changed(
 
 
 def fair_shares(amount: int, wanted: Mapping[str, int]) -> dict[str, int]:
-    """Who of a crowd should have how much of a rate: everybody what it wants if that fits, else the small wishes are met
-    and the large ones get the same (max-min); what is left over is spread evenly.
+    """Who of a crowd should have how much of a rate: everybody what it wants if that fits, else the small wishes are
+    met and the large ones get the same (max-min); what is left over is spread evenly.
 
     Args:
         wanted: by agent, a period; at least one agent.

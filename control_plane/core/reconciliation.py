@@ -33,11 +33,14 @@ def counted_at_ms(at_ms: int, received_at_ms: int) -> int:
 def digest(event: UsageEvent) -> bytes:
     """What an event says, for telling a repetition from a contradiction.
 
-    Without its charges, its time and its entitlement version: a caller that repeats itself after its agent was
-    restarted says the same, but is answered by other leases at another moment.
+    Without its charges, its time, its entitlement version and what rates made of it: a caller that repeats itself after
+    its agent was restarted says the same, but is answered by other leases, and perhaps under another plan.
     """
+    amounts = event.amounts
+    if event.derived:
+        amounts = {meter: amount for meter, amount in amounts.items() if meter not in event.derived}
     said = (
-        event.customer, event.event, event.feature, event.amounts, event.subject, event.tags, event.model,
+        event.customer, event.event, event.feature, amounts, event.subject, event.tags, event.model,
         event.provider, event.tokens, event.usage_source.value, event.outcome.value, event.corrects,
     )  # fmt: skip
     return hashlib.sha256(_deterministic(said)).digest()

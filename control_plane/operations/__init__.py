@@ -11,6 +11,10 @@ read_usage             what a customer used
 check_token            whose token is shown
 issue_token            make, take in and revoke tokens
 enroll_agent           a join token for an identity
+take_custody           what settings say of the database: the key of seals, how long to listen
+write_off_lease        closes leases of lost holders, openly
+release_journal        ends a quarantine
+adjust_allowance       charges by hand, or gives back
 revoke_agent           an agent that is trusted no longer
 sync_together          answers the syncs that wait, on SQLite in one transaction
 sync_agent             answers one sync, by the seven below
@@ -22,7 +26,10 @@ adopt_sealed           leases that a restored database does not know
 keep_for_review        events that must not be counted, and never be lost
 settle_reports         what holders say of their leases
 accept_events          events into the ledger, once
+find_wishes            what a sync asks to be lent
 grant_leases           lend, or say why not
+share_rates            the same for shares of rates
+answer_wishes          how either is said
 recall_leases          ask for unused rest back
 keep_books             allowances, leases and ledger of one transaction
 reclaim_leases         leases of silent holders

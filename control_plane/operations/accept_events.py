@@ -84,7 +84,7 @@ class Reading:
     unreadable: list[Unreadable] = field(default_factory=list)
     marks: dict[int, int] = field(default_factory=dict)
     owed: list[Owed] = field(default_factory=list)
-    sums: dict[rollups.Key, rollups.Sum] = field(default_factory=dict)
+    sums: rollups.Sums = field(default_factory=dict)
     kept: list[events.Conflict] = field(default_factory=list)
     contradiction: str = ""
 
@@ -251,10 +251,32 @@ def _count(exchange: Exchange, reading: Reading, item: Incoming) -> None:
         reading.owed.append(Owed(key, debit.amount, debit.cause, event.event))
     hour_ms = item.at_ms - item.at_ms % rollups.HOUR_MS
     calls = 0 if event.corrects else 1
+    dimensions = _dimensions(event)
     for meter, amount in event.amounts.items():
-        name = rollups.Key(event.customer, hour_ms, meter, event.feature, event.model or "", event.subject.user or "")
-        before = reading.sums.get(name, rollups.Sum(0, 0))
-        reading.sums[name] = rollups.Sum(before.quantity + amount, before.events + calls)
+        for dimension, value in dimensions:
+            name = (event.customer, dimension, value, hour_ms, meter, event.feature, event.model or "")
+            total = reading.sums.get(name)
+            if total is None:
+                reading.sums[name] = [amount, calls]
+            else:
+                total[0] += amount
+                total[1] += calls
+
+
+def _dimensions(event: UsageEvent) -> list[tuple[str, str]]:
+    """Which sums it is in: everything, and those of the subjects and tags that it names."""
+    subject = event.subject
+    found = [("", "")]
+    for dimension, value in (
+        ("user", subject.user),
+        ("workspace", subject.workspace),
+        ("role", subject.role),
+        ("api_key", subject.api_key),
+    ):
+        if value is not None:
+            found.append((dimension, value))
+    found.extend((f"tag:{name}", value) for name, value in event.tags.items())
+    return found
 
 
 def _keep(exchange: Exchange, reading: Reading, item: Incoming | Unreadable, code: str) -> None:

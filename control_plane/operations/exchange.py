@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from control_plane.core.incarnations import Standing as Speaker
+from control_plane.core.kinds import Kind, kind_of
 from control_plane.operations.keep_books import Account, Books
 from control_plane.operations.learn_again import Trust, notice_restore
 from control_plane.operations.resolve_entitlement import entitlements_of
@@ -20,6 +21,8 @@ from protocol.uplink_messages import EventProblem, HighWater, SyncReply, SyncReq
 from protocol.windows import Window
 
 LEASE_TTL_MS = 60_000
+CLOCK_MARGIN_MS = LEASE_TTL_MS // 200 + 250
+"""Clocks may run 0.5 % apart: the holder has stopped for certain before the lender says so."""
 
 
 @dataclass(slots=True)
@@ -159,7 +162,10 @@ class Exchange:
     def standing(self, account: Account, limit: Limit | None) -> Standing:
         """How an allowance stands beyond what the asking agent holds."""
         used = self.used.get(account.key, leases.NOTHING_USED)
-        elsewhere = account.posted + account.direct + used.settled - used.settled_here
+        if kind_of(account.key.counter) is Kind.SLOTS:
+            elsewhere = used.in_flight - used.in_flight_here
+        else:
+            elsewhere = account.posted + account.direct + used.settled - used.settled_here
         amount = limit.amount if limit is not None and limit.amount is not None else 0
         return Standing(amount, max(0, elsewhere))
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from control_plane.core import rates
+from control_plane.core.kinds import Kind, counted
 from control_plane.core.lease_life import Life, Movement, Status
+from control_plane.core.rates import Pool, Share
 from control_plane.store import allowances, changes, leases, ledger, rollups
 from control_plane.store.allowances import Key
 from control_plane.store.changes import Change
 from control_plane.store.database import Connection
 from control_plane.store.ledger import Entry
+from protocol.leases import burst_left
 
 SOMEBODY_WAITS_MS = 10_000
 """Capacity that comes back is announced when somebody was refused or recalled so lately."""
@@ -26,8 +30,27 @@ class Account:
     direct: int
     outstanding: int
     recalled_at_ms: int
+    level: int = 0
+    level_at_ms: int = 0
+    burst_lent: int = 0
+    rate: int = 0
+    burst: int = 0
     changed: bool = False
     freed: bool = False
+
+    @property
+    def pool(self) -> Pool:
+        """Of a rate: what of it is lent, and the bucket of the rest."""
+        lent = Share(self.outstanding, self.burst_lent)
+        period_ms = counted(self.key.counter).period_ms
+        return Pool(self.rate, self.burst, period_ms, lent, self.level, self.level_at_ms)
+
+    @pool.setter
+    def pool(self, pool: Pool) -> None:
+        self.rate, self.burst = pool.amount, pool.burst
+        self.outstanding, self.burst_lent = pool.lent.amount, pool.lent.burst
+        self.level, self.level_at_ms = pool.level, pool.at_ms
+        self.changed = True
 
     def available(self, ceiling: int) -> int:
         """What may still be lent; negative after a downgrade."""
@@ -79,22 +102,23 @@ class Books:
         the middle of an hour does not take over what the period before used in it, and what was used in its own part
         of that hour before the counter existed is not counted. Windows of a minute start at nothing.
         """
-        coarse = [key for key in missing if "/minute/" not in key.counter]
+        coarse = [key for key in missing if _may_be_seeded(key.counter)]
         if not coarse:
             return {}
         used = rollups.customers_with_any(self.connection, {key.customer for key in coarse})
         return {key: self._used_before(key, missing[key]) for key in coarse if key.customer in used}
 
     def _used_before(self, key: Key, window_end_ms: int) -> int:
-        feature, meter, _, scope = key.counter.split("/")
+        what = counted(key.counter)
         return rollups.used(
             self.connection,
             key.customer,
-            meter,
+            what.meter,
             key.window_start_ms,
             window_end_ms,
-            feature=None if feature == "*" else feature,
-            user=key.scope_value if scope == "user" else None,
+            feature=what.feature,
+            dimension=what.dimension,
+            value=key.scope_value,
         )
 
     def debit(self, key: Key, amount: int, cause: str, event: str | None = None, lease: str | None = None) -> None:
@@ -105,13 +129,27 @@ class Books:
         account.freed = account.freed or amount < 0
         self._entries.append(Entry(key, ledger.DIRECT, amount, cause, lease=lease, event=event))
 
-    def lend(self, row: leases.Row, cause: str) -> None:
-        """Cut a new lease from its allowance."""
+    def govern(self, key: Key, amount: int, burst: int) -> Account:
+        """The account of a rate, under what the plan says of it now."""
+        account = self.accounts[key]
+        if account.level_at_ms:
+            account.pool = rates.govern(account.pool, amount, burst, self.now_ms)
+        else:
+            account.pool = rates.new_pool(amount, burst, counted(key.counter).period_ms, self.now_ms)
+        return account
+
+    def lend(self, row: leases.Row, cause: str) -> leases.Row:
+        """Cut a new lease from its allowance. Returns it: a share of a rate with what is in its bucket."""
         account = self.accounts[row.key]
-        account.outstanding += row.granted
+        if row.burst:
+            account.pool, level = rates.lend(account.pool, Share(row.granted, row.burst), self.now_ms)
+            row = row._replace(level=level)
+        else:
+            account.outstanding += row.granted
         account.changed = True
         self._lent.append(row)
         self._entries.append(Entry(row.key, ledger.GRANT, row.granted, cause, lease=row.lease))
+        return row
 
     def take_in(self, row: leases.Row) -> None:
         """A lease that was granted, and forgotten with the database's latest state, is charged again, at once."""
@@ -121,20 +159,28 @@ class Books:
         leases.add(self.connection, [row])
         self._entries.append(Entry(row.key, ledger.GRANT, row.granted, "restored", lease=row.lease))
 
-    def move(self, row: leases.Row, life: Life, movement: Movement) -> leases.Row:
-        """Take a lease one step on: its row, its allowance and the ledger together."""
+    def move(self, row: leases.Row, life: Life, movement: Movement, level: int = 0) -> leases.Row:
+        """Take a lease one step on: its row, its allowance and the ledger together.
+
+        Args:
+            level: of a share of a rate that comes back: what is saved up in it.
+        """
         account = self.accounts[row.key]
+        back = movement.returned + movement.released
+        if row.burst and back:
+            bursts = [burst_left(row.granted, row.burst, cap) for cap in (row.cap, life.cap)]
+            account.pool = rates.take_back(account.pool, Share(back, bursts[0] - bursts[1]), level, self.now_ms)
+        else:
+            account.outstanding -= back
         if movement.returned:
-            account.outstanding -= movement.returned
             self._entries.append(Entry(row.key, ledger.RETURN, movement.returned, movement.cause, lease=row.lease))
         if movement.released or movement.posted:
-            account.outstanding -= movement.released
             account.posted += movement.posted
             entry = Entry(row.key, ledger.POST, movement.posted, movement.cause, movement.released, row.lease)
             self._entries.append(entry)
         if movement.returned or movement.released or movement.posted:
             account.changed = True
-        account.freed = account.freed or movement.returned + movement.released > movement.posted
+        account.freed = account.freed or back > movement.posted
         closes = life.status is Status.CLOSED and row.closed_at_ms is None
         return self.change(
             row._replace(
@@ -179,6 +225,11 @@ class Books:
         changes.append(self.connection, list(self._changes), self.now_ms)
 
 
+def _may_be_seeded(counter: str) -> bool:
+    what = counted(counter)
+    return what.kind is Kind.QUOTA and what.window != "minute"
+
+
 def life_of(row: leases.Row) -> Life:
     """A lease's numbers, as the core sees them."""
     return Life(row.granted, row.cap, row.settled, row.in_flight, row.unreported, Status(row.status), row.keep)
@@ -192,4 +243,9 @@ def _row(account: Account) -> allowances.Row:
         account.direct,
         account.outstanding,
         account.recalled_at_ms,
+        account.level,
+        account.level_at_ms,
+        account.burst_lent,
+        account.rate,
+        account.burst,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from control_plane.core.kinds import counted
 from control_plane.operations.change_customer import require_customer
 from control_plane.operations.resolve_entitlement import anchor_of, entitlement_of
 from control_plane.store import balances
@@ -16,7 +17,8 @@ from protocol.windows import Window, WindowKind
 
 @dataclass(frozen=True)
 class Balance:
-    """One limit, for one scope value, in its present window; ``window`` is ``None`` for a limit on single calls."""
+    """One limit, for one scope value, in its present window; ``window`` is ``None`` for a limit that has none: on
+    single calls, on what is held at the same time, and for rates."""
 
     position: int
     limit: Limit
@@ -29,12 +31,12 @@ class BalancesQuery:
     """Which balances are wanted.
 
     Attributes:
-        user: of limits that are kept per user, only this user's.
+        only: of limits that are kept by subject or tag, only those of these: values by dimension (``tag:NAME``).
         after: continue after this (position of the limit, scope value).
         count: at most so many.
     """
 
-    user: str | None
+    only: Mapping[str, str]
     after: tuple[int, str] | None
     count: int
 
@@ -52,7 +54,8 @@ def read_balances(connection: Connection, customer: str, query: BalancesQuery, n
             break
         window = None if limit.window is WindowKind.REQUEST else limit.window_at(now_ms, anchor_ms)
         rows = _counted(connection, customer, position, limit, window, query, missing)
-        found.extend(Balance(position, limit, window, row) for row in rows)
+        shown = window if limit.is_counted else None
+        found.extend(Balance(position, limit, shown, row) for row in rows)
     return found
 
 
@@ -70,7 +73,7 @@ def _counted(
         if position < query.after[0]:
             return
         after = query.after[1] if position == query.after[0] else None
-    only = {Scope.CUSTOMER: "", Scope.USER: query.user}.get(limit.scope)
+    only = "" if limit.scope is Scope.CUSTOMER else query.only.get(counted(limit.counter).dimension)
     if only is not None and after is not None:
         return  # there is one, and it has been shown
     rows: list[Counted] = []

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from control_plane.core import lease_life
 from control_plane.core.lease_life import Status
-from control_plane.operations.exchange import LEASE_TTL_MS
+from control_plane.operations.exchange import CLOCK_MARGIN_MS, LEASE_TTL_MS
 from control_plane.operations.keep_books import Books, life_of
 from control_plane.operations.learn_again import end_learning
 from control_plane.store import leases
 from control_plane.store.database import Connection
 
-CLOCK_MARGIN_MS = LEASE_TTL_MS // 200 + 250
-"""Clocks may run 0.5 % apart: the holder has stopped for certain before the lender says so."""
-
 LIMBO_AFTER_MS = 600_000
 CLOSE_AFTER_MS = 600_000
+CALL_LIFE_MS_MAX = 24 * 3_600_000
+"""The longest that a reservation lives (:data:`protocol.local_messages.TtlMs`)."""
+
 BATCH_MAX = 500
 
 Sweep = Callable[[Connection, int], int]
+
+
+def free_silent_shares(connection: Connection, now_ms: int) -> int:
+    """Shares of rates that nobody has renewed for their term are free again: their holder admits nothing by them any
+    longer, whatever it thinks of us. Nothing was used up; what was saved up in them is gone."""
+    before_ms = now_ms - LEASE_TTL_MS - CLOCK_MARGIN_MS
+    return _free(connection, leases.silent_shares(connection, before_ms, BATCH_MAX), before_ms, now_ms)
+
+
+def free_silent_slots(connection: Connection, now_ms: int) -> int:
+    """Slots of a holder of whom nothing was heard for its term and the longest life of a call are free again: it began
+    none on them after its term, and those that it had begun have ended."""
+    before_ms = now_ms - LEASE_TTL_MS - CLOCK_MARGIN_MS - CALL_LIFE_MS_MAX
+    return _free(connection, leases.silent_slots(connection, before_ms, BATCH_MAX), before_ms, now_ms)
 
 
 def expire_silent(connection: Connection, now_ms: int) -> int:
@@ -51,7 +66,24 @@ def close_beyond_window(connection: Connection, now_ms: int) -> int:
     return len(closing)
 
 
-SWEEPS: tuple[Sweep, ...] = (expire_silent, leave_lost_in_limbo, close_beyond_window, end_learning)
+SWEEPS: tuple[Sweep, ...] = (
+    free_silent_shares,
+    free_silent_slots,
+    expire_silent,
+    leave_lost_in_limbo,
+    close_beyond_window,
+    end_learning,
+)
+
+
+def _free(connection: Connection, found: list[leases.Row], before_ms: int, now_ms: int) -> int:
+    books, rows = _hold(connection, found, now_ms)
+    closing = [row for row in rows if row.status != Status.CLOSED and row.renewed_at_ms < before_ms]
+    for row in closing:
+        books.move(row, *lease_life.close(replace(life_of(row), settled=0, unreported=0), "silent"))
+    books.save()
+    books.publish()
+    return len(closing)
 
 
 def _mark(connection: Connection, found: list[leases.Row], before_ms: int, status: Status, now_ms: int) -> int:

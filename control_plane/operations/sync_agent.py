@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.operations.accept_events import Reading, accept_events, book_events, read_batches
 from control_plane.operations.exchange import Exchange
-from control_plane.operations.grant_leases import Lender, Wish, collect_wishes
+from control_plane.operations.find_wishes import Wish, find_wishes
+from control_plane.operations.grant_leases import Lender
 from control_plane.operations.keep_for_review import keep_for_review
 from control_plane.operations.learn_again import trust_in
 from control_plane.operations.recognise import hear_stranger, lost_leases, remember_exchange
@@ -90,7 +91,7 @@ def _prepare(exchange: Exchange, reading: Reading) -> list[Wish]:
     exchange.learn_customers({named.customer for named in request.customers} | reading.customers | holders)
     _tell_entitlements(exchange)
     accept_events(exchange, reading)
-    wishes = collect_wishes(exchange)
+    wishes = find_wishes(exchange)
     exchange.learn_leases(wish.lease for wish in wishes)
     for row in exchange.rows.values():
         exchange.touch_lease(row)

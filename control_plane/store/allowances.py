@@ -16,6 +16,8 @@ from control_plane.store.wanted import CHUNK, as_rows, wanted
 SUM_MAX = 2**61
 """Sums are kept within this, far from the end of 64 bits, whatever absurd amounts are reported."""
 
+_SUMS = ("posted", "direct", "outstanding")
+_STATES = ("recalled_at_ms", "level", "level_at_ms", "burst_lent", "rate", "burst")
 _KEY = (allowances.c.customer, allowances.c.counter, allowances.c.scope_value, allowances.c.window_start_ms)
 
 
@@ -29,7 +31,7 @@ class Key(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row."""
+    """One row. The last five are of rates only (see the table)."""
 
     key: Key
     window_end_ms: int
@@ -37,6 +39,11 @@ class Row(NamedTuple):
     direct: int
     outstanding: int
     recalled_at_ms: int
+    level: int = 0
+    level_at_ms: int = 0
+    burst_lent: int = 0
+    rate: int = 0
+    burst: int = 0
 
 
 def find(connection: Connection, keys: Iterable[Key], *, lock: bool = False) -> Iterator[Row]:
@@ -83,13 +90,12 @@ def _update() -> Update:
     return (
         update(allowances)
         .where(and_(*(col == bindparam(f"k_{col.name}") for col in _KEY)))
-        .values({name: bindparam(f"v_{name}") for name in ("posted", "direct", "outstanding", "recalled_at_ms")})
+        .values({name: bindparam(f"v_{name}") for name in (*_SUMS, *_STATES)})
     )
 
 
 def _row(row: tuple[object, ...]) -> Row:
-    customer, counter, whose, start, end, posted, direct, outstanding, recalled = row
-    return Row(Key(customer, counter, whose, start), end, posted, direct, outstanding, recalled)  # type: ignore[arg-type]
+    return Row(Key(*row[:4]), *row[4:])  # type: ignore[arg-type]
 
 
 @cache
@@ -103,7 +109,7 @@ def _values(row: Row) -> dict[str, str | int]:
 
 
 def _saved(row: Row) -> dict[str, str | int]:
-    saved = {"posted": row.posted, "direct": row.direct, "outstanding": row.outstanding}
-    bounded = {f"v_{name}": max(-SUM_MAX, min(SUM_MAX, value)) for name, value in saved.items()}
+    values = row._asdict()
+    bounded = {f"v_{name}": max(-SUM_MAX, min(SUM_MAX, values[name])) for name in _SUMS}
     keys = {f"k_{name}": value for name, value in row.key._asdict().items()}
-    return {**keys, **bounded, "v_recalled_at_ms": row.recalled_at_ms}
+    return {**keys, **bounded, **{f"v_{name}": values[name] for name in _STATES}}

@@ -47,6 +47,9 @@ class Row(NamedTuple):
     renewed_at_ms: int
     closed_at_ms: int | None
     journaled: bool = False
+    finishing: bool = False
+    burst: int = 0
+    level: int = 0
 
     @property
     def key(self) -> Key:
@@ -57,17 +60,18 @@ class Row(NamedTuple):
 class Used(NamedTuple):
     """What the holders together say of an allowance's leases that are not closed.
 
-    ``settled_here``: the part of ``settled`` on leases of the agent that was asked about.
+    ``settled_here``, ``in_flight_here``: the parts on leases of the agent that was asked about.
     """
 
     settled: int
     in_flight: int
     unreported: int
     settled_here: int
+    in_flight_here: int
     central: bool
 
 
-NOTHING_USED = Used(0, 0, 0, 0, central=False)
+NOTHING_USED = Used(0, 0, 0, 0, 0, central=False)
 
 
 def of_agent(connection: Connection, agent: str, names: Iterable[str]) -> Iterator[Row]:
@@ -118,8 +122,9 @@ def used(connection: Connection, keys: Iterable[Key], agent: str) -> dict[Key, U
     for start in range(0, len(ordered), CHUNK):
         parameters = {**as_rows(ordered[start : start + CHUNK]), "agent": agent}
         for row in connection.execute(query, parameters):
-            numbers = [int(number) for number in row[4:8]]
-            found[Key(*row[:4])] = Used(numbers[0], numbers[1], numbers[2], numbers[3], central=bool(row[8]))
+            settled, in_flight, unreported, settled_here, in_flight_here = (int(number) for number in row[4:9])
+            central = bool(row[9])
+            found[Key(*row[:4])] = Used(settled, in_flight, unreported, settled_here, in_flight_here, central)
     return found
 
 
@@ -127,6 +132,19 @@ def silent(connection: Connection, renewed_before_ms: int, count: int) -> list[R
     """Up to ``count`` open or recalled leases that were last heard of before the instant, longest silence first."""
     query = select(leases).where(leases.c.status.in_(("open", "recalled")), leases.c.renewed_at_ms < renewed_before_ms)
     return list(_rows(connection, query.order_by(leases.c.renewed_at_ms).limit(count), {}))
+
+
+def silent_shares(connection: Connection, renewed_before_ms: int, count: int) -> list[Row]:
+    """Up to ``count`` shares of rates that were last heard of before the instant, whatever is thought of them."""
+    query = select(leases).where(leases.c.status.in_(ALIVE), leases.c.renewed_at_ms < renewed_before_ms)
+    return list(_rows(connection, query.where(leases.c.burst > 0).order_by(leases.c.renewed_at_ms).limit(count), {}))
+
+
+def silent_slots(connection: Connection, renewed_before_ms: int, count: int) -> list[Row]:
+    """Up to ``count`` leases of what is held at the same time that were last heard of before the instant."""
+    query = select(leases).where(leases.c.status.in_(ALIVE), leases.c.renewed_at_ms < renewed_before_ms)
+    slots = query.where(leases.c.counter.like("%/in\\_flight/%", escape="\\"))
+    return list(_rows(connection, slots.order_by(leases.c.renewed_at_ms).limit(count), {}))
 
 
 def lost(connection: Connection, renewed_before_ms: int, count: int) -> list[Row]:
@@ -173,8 +191,11 @@ def _joined(dialect: str, *names: str) -> Select[Any]:
 @cache
 def _used(dialect: str) -> Select[Any]:
     table = wanted(dialect, _ALLOWANCE)
-    here = case((leases.c.agent == bindparam("agent"), leases.c.settled), else_=0)
-    sums = [func.sum(column) for column in (leases.c.settled, leases.c.in_flight, leases.c.unreported, here)]
+    here = [
+        case((leases.c.agent == bindparam("agent"), column), else_=0)
+        for column in (leases.c.settled, leases.c.in_flight)
+    ]
+    sums = [func.sum(column) for column in (leases.c.settled, leases.c.in_flight, leases.c.unreported, *here)]
     return (
         select(*_ALLOWANCE, *sums, func.max(case((leases.c.central == true(), 1), else_=0)))
         .select_from(table.join(leases, and_(*(col == table.c[col.name] for col in _ALLOWANCE))))

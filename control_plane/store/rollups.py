@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -17,29 +17,35 @@ _IN_MAX = 500
 
 
 class Key(NamedTuple):
-    """Which sum; ``model`` and ``user`` are empty where they were not said."""
+    """Which sum; ``model`` is empty where it was not said.
+
+    ``dimension``: ``""`` for the sum of everything (``value`` is empty then), or what kind of subject or which tag
+    (``tag:NAME``) has the ``value``.
+    """
 
     customer: str
+    dimension: str
+    value: str
     hour_ms: int
     meter: str
     feature: str
     model: str
-    user: str
 
 
-class Sum(NamedTuple):
-    """How much, in how many events."""
-
-    quantity: int
-    events: int
+Sums = dict[tuple[str, str, str, int, str, str, str], list[int]]
+"""By the parts of a :class:`Key`, how much and in how many events: plain, because every event is added to several."""
 
 
-def add(connection: Connection, more: Mapping[Key, Sum]) -> None:
+def add(connection: Connection, more: Sums) -> None:
     """Add to sums; in order of key, so that two transactions never wait for each other."""
     if not more:
         return
     rows = [
-        {**key._asdict(), "quantity": max(-SUM_MAX, min(SUM_MAX, total.quantity)), "events": total.events}
+        {
+            **dict(zip(Key._fields, key, strict=True)),
+            "quantity": max(-SUM_MAX, min(SUM_MAX, total[0])),
+            "events": total[1],
+        }
         for key, total in sorted(more.items())
     ]
     connection.execute(_upsert(connection.dialect.name), rows)
@@ -65,30 +71,49 @@ def used(
     end_ms: int,
     *,
     feature: str | None,
-    user: str | None,
+    dimension: str = "",
+    value: str = "",
 ) -> int:
     """What a customer used of a meter in the hours that lie wholly between ``start_ms`` and ``end_ms``.
 
     Args:
-        feature, user: only of this feature, of this user; ``None``: of all.
+        feature: only of this feature; ``None``: of all.
+        dimension, value: only of this subject or tag value; without a value what nobody of that kind was named for.
     """
+    total = _used(connection, customer, meter, start_ms, end_ms, feature, dimension if value else "", value)
+    if dimension and not value:
+        total -= _used(connection, customer, meter, start_ms, end_ms, feature, dimension, None)
+    return total
+
+
+def _used(
+    connection: Connection,
+    customer: str,
+    meter: str,
+    start_ms: int,
+    end_ms: int,
+    feature: str | None,
+    dimension: str,
+    value: str | None,
+) -> int:
     query = select(func.coalesce(func.sum(rollups.c.quantity), 0)).where(
         rollups.c.customer == customer,
+        rollups.c.dimension == dimension,
         rollups.c.hour_ms >= start_ms,
         rollups.c.hour_ms <= end_ms - HOUR_MS,
         rollups.c.meter == meter,
     )
+    if value is not None:
+        query = query.where(rollups.c.value == value)
     if feature is not None:
         query = query.where(rollups.c.feature == feature)
-    if user is not None:
-        query = query.where(rollups.c.user == user)
     return int(connection.execute(query).scalar_one())
 
 
 def totals(connection: Connection) -> dict[tuple[str, str], int]:
     """All that was ever used, by customer and meter, for the audit."""
     by = (rollups.c.customer, rollups.c.meter)
-    query = select(*by, func.sum(rollups.c.quantity)).group_by(*by)
+    query = select(*by, func.sum(rollups.c.quantity)).where(rollups.c.dimension == "").group_by(*by)
     return {(row[0], row[1]): int(row[2]) for row in connection.execute(query)}
 
 

@@ -84,6 +84,13 @@ allowances = Table(
     Column("direct", BigInteger, nullable=False),  # debited without a lease; corrections may make it negative
     Column("outstanding", BigInteger, nullable=False),  # sum of `cap` of leases not closed
     Column("recalled_at_ms", BigInteger, nullable=False),  # last recall round, for its debounce
+    # Of a rate (core.rates.Pool): what is saved up of the part that is not lent, as of when; the sum of the bursts that
+    # are lent; and the rate and its burst by which the bucket has been filling.
+    Column("level", BigInteger, nullable=False, server_default="0"),
+    Column("level_at_ms", BigInteger, nullable=False, server_default="0"),
+    Column("burst_lent", BigInteger, nullable=False, server_default="0"),
+    Column("rate", BigInteger, nullable=False, server_default="0"),
+    Column("burst", BigInteger, nullable=False, server_default="0"),
 )
 
 # What each agent lately asked of an allowance: the input of lease sizing.
@@ -124,6 +131,9 @@ leases = Table(
     Column("renewed_at_ms", BigInteger, nullable=False),
     Column("closed_at_ms", BigInteger),
     Column("journaled", Boolean, nullable=False, server_default=false()),  # its holder has spoken of it
+    Column("finishing", Boolean, nullable=False, server_default=false()),  # for calls in flight alone
+    Column("burst", BigInteger, nullable=False, server_default="0"),  # of a share of a rate: as granted
+    Column("level", BigInteger, nullable=False, server_default="0"),  # ... and what was in its bucket then
     Index(None, "agent", "journal", "status"),
     Index(None, "agent", "lease", unique=True),  # agents choose the ids; one id is one lease, whoever it is for
     Index(None, "status", "renewed_at_ms"),  # for finding the silent ones
@@ -187,16 +197,19 @@ event_conflicts = Table(
     Index(None, "journal", "boot", "seq"),  # for not keeping twice what is sent twice
 )
 
-# Maintained sums by hour of the event's own time: what usage queries read instead of events.
+# Maintained sums by hour of the event's own time: what usage queries read instead of events. An event is in the total
+# (dimension "") and in the sum of each subject and tag that it names: user, workspace, role, api_key, tag:NAME.
+# Sums of one counter lie together, because new counters start from them; so the hour comes late in the key.
 rollups = Table(
     "rollups",
     metadata,
     Column("customer", KEY, primary_key=True),
+    Column("dimension", String(132), primary_key=True),
+    Column("value", KEY, primary_key=True),
     Column("hour_ms", BigInteger, primary_key=True, autoincrement=False),
     Column("meter", KEY, primary_key=True),
     Column("feature", KEY, primary_key=True),
-    Column("model", KEY, primary_key=True),  # "" where not said, like `user`
-    Column("user", KEY, primary_key=True),
+    Column("model", KEY, primary_key=True),  # "" where not said
     Column("quantity", BigInteger, nullable=False),
     Column("events", BigInteger, nullable=False),
 )

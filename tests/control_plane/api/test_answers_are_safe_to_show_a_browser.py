@@ -63,7 +63,10 @@ def test_the_document_describes_bodies_answers_and_tokens(support: Any) -> None:
     problem = plan["responses"]["409"]["content"]["application/problem+json"]["schema"]["$ref"]
     assert {"code", "field", "error"} <= set(schemas[problem.rsplit("/", 1)[1]]["properties"])
     parameters = document["paths"]["/v1/customers/{customer}/usage"]["get"]["parameters"]
-    assert {parameter["name"] for parameter in parameters} == {"customer", "from", "to", "group_by"}
+    assert {parameter["name"] for parameter in parameters} == {
+        *("customer", "from", "to", "group_by"),
+        *("user", "workspace", "role", "api_key", "tag"),
+    }
 
 
 def test_readiness_says_whether_the_database_has_the_schema(client: Any, tmp_path: Any, clock: Any) -> None:

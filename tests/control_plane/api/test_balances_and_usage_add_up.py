@@ -132,17 +132,18 @@ def test_limits_per_user_come_in_pages_and_one_user_can_be_asked_for(acme: Any, 
 def add_rollups(connection: Connection, start_ms: int) -> None:
     for hour in range(30):
         for meter, quantity in (("requests", 1), ("input_tokens", 100)):
-            for user in ("", "u1"):
+            for dimension, value, events in (("", "", 2), ("user", "u1", 1), ("tag:team", "red", 2)):
                 connection.execute(
                     insert(rollups).values(
                         customer="acme",
+                        dimension=dimension,
+                        value=value,
                         hour_ms=start_ms + hour * HOUR_MS,
                         meter=meter,
                         feature="chat",
                         model="m",
-                        user=user,
-                        quantity=quantity,
-                        events=1,
+                        quantity=quantity * events,
+                        events=events,
                     )
                 )
 
@@ -163,6 +164,11 @@ def test_usage_adds_up_by_what_is_asked(acme: Any, database: Database) -> None:
     ]
     users = acme.get(f"/v1/customers/acme/usage?{whole}&group_by=meter,user,model,feature")["items"]
     assert {item["user"]: item["quantity"] for item in users if item["meter"] == "requests"} == {"": 30, "u1": 30}
+    one = acme.get(f"/v1/customers/acme/usage?{whole}&user=u1")["items"]
+    assert one[1] == {"quantity": 30, "events": 30, "meter": "requests"}
+    teams = acme.get(f"/v1/customers/acme/usage?{whole}&group_by=tag:team,meter")["items"]
+    assert teams[1] == {"quantity": 60, "events": 60, "meter": "requests", "tag": "red"}
+    assert acme.get(f"/v1/customers/acme/usage?{whole}&tag=team:blue")["items"] == []
     hours = acme.get("/v1/customers/acme/usage?from=2026-09-21T01:30:00Z&to=2026-09-21T02:10:00Z&group_by=hour,meter")
     assert (hours["from"], hours["to"]) == ("2026-09-21T01:00:00Z", "2026-09-21T03:00:00Z")
     assert len(hours["items"]) == 4
@@ -177,6 +183,10 @@ WRONG_QUESTIONS = [
     ("from=2026-09-22T00:00:00Z&to=2026-09-21T00:00:00Z", "from"),
     ("group_by=planet", "group_by"),
     ("group_by=meter,meter", "group_by"),
+    ("group_by=user,workspace", "group_by"),
+    ("group_by=user&workspace=w", "group_by"),
+    ("group_by=tag:", "group_by"),
+    ("tag=team", "tag"),
 ]
 
 

@@ -64,7 +64,7 @@ def test_lent_spent_and_returned(admin: Any, client: Any, tokens: Any, clock: An
     expected = {"quantity": 1, "events": 1, "meter": "requests", "feature": "chat", "model": "gpt-x", "user": "u7"}
     assert usage == [expected]
     (seen,) = admin.get("/v1/customers/acme/events")["items"]
-    assert (seen["event"], seen["usage"]["charges"]) == ("call-1", [[grant.lease, 1]])
+    assert (seen["event"], seen["usage"]["charges"]) == ("call-1", [[grant.lease, 1, False]])
     (lease,) = admin.get("/v1/customers/acme/leases")["items"]
     assert (lease["status"], lease["agent"]) == ("closed", joined["agent"])
     named = {item["agent"]: item for item in admin.get("/v1/agents")["items"]}
