@@ -8,6 +8,11 @@ from pathlib import Path
 
 from protocol.violations import Violation
 
+MINUTES_DEFAULT = 10
+MINUTES_MIN = 2
+MINUTES_MAX = 24 * 60
+KEY_BYTES_MIN = 32
+KEY_BYTES_MAX = 1_024
 DEFAULT_DATABASE_URL = "sqlite:////var/lib/allotment/control-plane.db"
 
 
@@ -18,6 +23,8 @@ class Settings:
     Attributes:
         database_url: ``sqlite:///path`` or ``postgresql://...``; may hold a password, so it is never logged.
         tls_cert_file, tls_key_file: serve HTTPS with these; both or neither.
+        seal_key: grants are sealed with it, so that a database restored to an older state knows them again.
+        learning_minutes: how long agents that are missing are waited for after a restore.
         admin_token, join_token: made by the operator and stored, hashed, at start.
     """
 
@@ -28,6 +35,8 @@ class Settings:
     tls_key_file: Path | None = None
     admin_token: str | None = None
     join_token: str | None = None
+    seal_key: bytes | None = None
+    learning_minutes: int = MINUTES_DEFAULT
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -49,6 +58,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         tls_key_file=tls_key_file,
         admin_token=_secret(environment, "ALLOTMENT_ADMIN_TOKEN_FILE"),
         join_token=_secret(environment, "ALLOTMENT_JOIN_TOKEN_FILE"),
+        seal_key=_seal_key(environment, "ALLOTMENT_SEAL_KEY_FILE"),
+        learning_minutes=_minutes(environment, "ALLOTMENT_LEARNING_MINUTES"),
     )
 
 
@@ -67,6 +78,27 @@ def _port(environment: Mapping[str, str]) -> int:
     if not 0 <= port <= 65_535:
         raise Violation("ALLOTMENT_PORT", f"is {text!r}", "a whole number, 0 to 65535; 0 takes a free port")
     return port
+
+
+def _minutes(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name) or str(MINUTES_DEFAULT)
+    minutes = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not MINUTES_MIN <= minutes <= MINUTES_MAX:
+        raise Violation(name, f"is {text!r}", f"a whole number, {MINUTES_MIN} to {MINUTES_MAX}")
+    return minutes
+
+
+def _seal_key(environment: Mapping[str, str], name: str) -> bytes | None:
+    path = _file(environment, name)
+    if path is None:
+        return None
+    try:
+        key = path.read_bytes().strip()
+    except OSError:
+        raise Violation(name, "cannot be read", "a readable file") from None
+    if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
+        raise Violation(name, f"holds {len(key)} bytes", f"{KEY_BYTES_MIN} to {KEY_BYTES_MAX}, drawn at random")
+    return key
 
 
 def _file(environment: Mapping[str, str], name: str) -> Path | None:

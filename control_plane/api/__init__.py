@@ -8,10 +8,13 @@ subscriptions   subscriptions
 balances        how limits stand
 usage           sums of usage
 events          usage events, accepted or not
-leases          what is lent
+leases          what is lent, and written off
+adjustments     what is charged by hand
 agents          agents, as people see them
+journals        ways out of quarantine and limbo
 agents_uplink   what agents say: enrol, sync, watch
 tokens          tokens
+generations     whether the database was restored, and is listened for
 audit_log       who changed what
 access_log      one log line for each request of a person
 health          whether it runs, and can serve
@@ -29,6 +32,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from control_plane.api.adjustments import ADJUSTMENT_HANDLERS
 from control_plane.api.agents import AGENT_HANDLERS
 from control_plane.api.agents_uplink import UPLINK_HANDLERS
 from control_plane.api.audit_log import AUDIT_HANDLERS
@@ -36,7 +40,9 @@ from control_plane.api.balances import BALANCE_HANDLERS
 from control_plane.api.customers import CUSTOMER_HANDLERS
 from control_plane.api.events import EVENT_HANDLERS
 from control_plane.api.features import FEATURE_HANDLERS
+from control_plane.api.generations import GENERATION_HANDLERS
 from control_plane.api.health import HEALTH_HANDLERS
+from control_plane.api.journals import JOURNAL_HANDLERS
 from control_plane.api.leases import LEASE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
 from control_plane.api.plans import PLAN_HANDLERS
@@ -55,8 +61,11 @@ ALL_HANDLERS: list[Any] = [
     *USAGE_HANDLERS,
     *EVENT_HANDLERS,
     *LEASE_HANDLERS,
+    *ADJUSTMENT_HANDLERS,
     *AGENT_HANDLERS,
+    *JOURNAL_HANDLERS,
     *UPLINK_HANDLERS,
     *TOKEN_HANDLERS,
+    *GENERATION_HANDLERS,
     *AUDIT_HANDLERS,
 ]

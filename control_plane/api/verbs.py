@@ -51,6 +51,11 @@ def posts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
     return post(path, tags=tags, **_changing(body))
 
 
+def acts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
+    """A route that does something to what is there; doing it twice changes nothing."""
+    return post(path, tags=tags, **_changing(body), status_code=200)
+
+
 def _changing(body: type[msgspec.Struct]) -> dict[str, Any]:
     strict = StrictBody[body]  # type: ignore[valid-type]
     return {"opt": ADMINS, "sync_to_thread": True, "dto": strict, "return_dto": None, "responses": PROBLEMS}

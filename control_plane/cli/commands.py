@@ -1,4 +1,4 @@
-"""The command line: ``allotment-control-plane serve | migrate | create-token``."""
+"""The command line: ``allotment-control-plane serve | migrate | create-token | restored | write-off | ...``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import click
 
+from control_plane.cli.recovery import release, restored, write_off
 from control_plane.cli.upkeep import create_token, migrate
 from control_plane.settings import Settings
 
@@ -19,6 +20,10 @@ Settings are environment variables:
   ALLOTMENT_TLS_KEY_FILE      private key (PEM) of that certificate
   ALLOTMENT_ADMIN_TOKEN_FILE  holds an admin token that shall be good
   ALLOTMENT_JOIN_TOKEN_FILE   holds a join token that shall be good
+  ALLOTMENT_SEAL_KEY_FILE     holds 32 bytes or more that grants are sealed
+                              with (default: a key of the database's own)
+  ALLOTMENT_LEARNING_MINUTES  after a restore: how long to wait for agents
+                              that are missing (default {learning_minutes})
 """.format_map({field.name: field.default for field in fields(Settings)})
 
 
@@ -37,3 +42,6 @@ def serve() -> None:
 
 main.add_command(migrate)
 main.add_command(create_token)
+main.add_command(restored)
+main.add_command(write_off)
+main.add_command(release)

@@ -13,9 +13,10 @@ from control_plane.api.docs_page import PAGE_PATH
 from control_plane.app import create_app
 from control_plane.cli.logs import configure
 from control_plane.cli.opening import errors_for_people, opened
-from control_plane.clock import SystemClock
+from control_plane.clock import SystemClock, random_secret
 from control_plane.core.tokens import Role
 from control_plane.operations.issue_token import provision
+from control_plane.operations.take_custody import take_custody
 from control_plane.settings import Settings
 from control_plane.store.database import Connection, Database
 from protocol.violations import Violation
@@ -82,6 +83,8 @@ def _run(settings: Settings, database: Database, listener: socket.socket) -> Non
 
 def _provision(connection: Connection, settings: Settings) -> None:
     now_ms = SystemClock().now_ms()
+    fresh_key = random_secret().encode()
+    take_custody(connection, settings.seal_key, fresh_key, settings.learning_minutes, now_ms)
     if settings.admin_token is not None:
         provision(connection, "ALLOTMENT_ADMIN_TOKEN_FILE", settings.admin_token, Role.ADMIN, now_ms)
     if settings.join_token is not None:

@@ -15,8 +15,6 @@ EXPECTED_MS = 3_600_000
 """Agents heard of within the hour before are waited for."""
 
 STALE_MS = 60_000
-MINUTES_DEFAULT = 10
-MINUTES_MAX = 24 * 60
 
 
 def expected_since_ms(now_ms: int, newest_before_ms: int | None) -> int:

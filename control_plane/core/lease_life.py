@@ -109,6 +109,17 @@ def write_off(life: Life, cause: str) -> tuple[Life, Movement]:
     return done, Movement(released=life.cap, posted=life.cap, cause=cause)
 
 
+def reported(life: Life) -> int:
+    """What its holder has said that it used, or may have: in flight, too, when nobody has heard how that ended."""
+    return min(life.cap, life.settled + life.in_flight + life.unreported)
+
+
+def close_at(life: Life, used: int, cause: str) -> tuple[Life, Movement]:
+    """Close a lease openly, charged with what somebody says was used. A later word of its holder is the truth still."""
+    done = replace(life, cap=used, in_flight=0, status=Status.CLOSED, keep=0)
+    return done, Movement(released=life.cap, posted=used, cause=cause)
+
+
 def recall(life: Life, keep: int) -> Life:
     """Ask for the rest of it, but for ``keep``. Its cap falls only when the holder says that it has lowered it."""
     keep = min(keep, life.keep) if life.status is Status.RECALLED else keep

@@ -13,7 +13,6 @@ from hashlib import sha256
 from protocol.codec import encode_msgpack
 from protocol.leases import Grant
 
-KEY_BYTES_MIN = 32
 SEAL_BYTES = 32
 
 

@@ -14,6 +14,7 @@ tokens          tokens, by their public half
 audit_log       who changed what
 custody         the generation of the database, and the keys that seal grants
 troubles        what was odd about the syncs of agents
+journals        the disks of agents, for people
 agents          agents and their incarnations
 leases          what was lent to whom
 allowances      the counters that leases are cut from

@@ -41,6 +41,12 @@ def append(connection: Connection, rows: Sequence[Entry], now_ms: int) -> None:
         connection.execute(insert(entries), [_values(row, now_ms) for row in rows])
 
 
+def has(connection: Connection, customer: str, cause: str, event: str) -> bool:
+    """Whether there is a movement of this cause and event."""
+    same = (entries.c.customer == customer) & (entries.c.cause == cause) & (entries.c.event == event)
+    return connection.execute(select(entries.c.entry).where(same).limit(1)).first() is not None
+
+
 def folds(connection: Connection) -> dict[tuple[Key, str], Fold]:
     """The sums of every allowance and kind, for the audit."""
     by = (entries.c.customer, entries.c.counter, entries.c.scope_value, entries.c.window_start_ms, entries.c.kind)

@@ -28,6 +28,8 @@ class LeaseRow(NamedTuple):
     granted_at_ms: int
     renewed_at_ms: int
     closed_at_ms: int | None
+    customer: str
+    journal: str
 
 
 class EventRow(NamedTuple):
@@ -70,6 +72,34 @@ def leases_after(connection: Connection, customer: str, lease: str, count: int, 
     if status is not None:
         query = query.where(leases.c.status == status)
     return [LeaseRow(*row) for row in connection.execute(query.order_by(leases.c.lease).limit(count))]
+
+
+def leases_silent_since(
+    connection: Connection, after: tuple[int, str, str] | None, count: int, *, agent: str | None, status: str | None
+) -> list[LeaseRow]:
+    """Up to ``count`` leases of all customers, longest silence first.
+
+    Args:
+        after: continue after this (last heard of, customer, lease).
+        agent, status: only of this agent, only with this status; one of the two must be given.
+    """
+    order = (leases.c.renewed_at_ms, leases.c.customer, leases.c.lease)
+    query = select(*[leases.c[name] for name in LeaseRow._fields]).order_by(*order).limit(count)
+    if agent is not None:
+        query = query.where(leases.c.agent == agent)
+    if status is not None:
+        query = query.where(leases.c.status == status)
+    if after is not None:
+        query = query.where(tuple_(*order) > after)
+    return [LeaseRow(*row) for row in connection.execute(query)]
+
+
+def find_lease(connection: Connection, customer: str, lease: str) -> LeaseRow | None:
+    """One lease."""
+    columns = [leases.c[name] for name in LeaseRow._fields]
+    query = select(*columns).where(leases.c.customer == customer, leases.c.lease == lease)
+    row = connection.execute(query).one_or_none()
+    return LeaseRow(*row) if row else None
 
 
 def events_before(connection: Connection, customer: str, before: tuple[int, str] | None, count: int) -> list[EventRow]:

@@ -96,7 +96,7 @@ def test_bad_ids_in_paths_are_refused(furnished, app: Litestar) -> None:  # type
                     component if isinstance(component, str) else quote(bad, safe="%")
                     for component in route.path_components
                 ]
-                body = {"json": dict(FEATURE)} if method == "PUT" else {}
+                body = {"json": dict(FEATURE)} if method in {"PUT", "POST"} else {}
                 response = furnished(method, "/" + "/".join(parts), **body)
                 check(response, bad)
                 assert response.status_code in {400, 404, 405}, (method, parts, response.text)
