@@ -14,7 +14,7 @@ from control_plane.api.bodies import StrictBody
 from control_plane.clock import random_id, random_secret
 from control_plane.operations.check_token import refused
 from control_plane.operations.enroll_agent import Draws, enroll_agent
-from control_plane.operations.refusals import Conflict
+from control_plane.operations.refusals import Busy, Conflict
 from control_plane.operations.sync_agent import Synced
 from control_plane.operations.sync_together import SyncDesk
 from control_plane.operations.watch_changes import ChangeFeed
@@ -37,6 +37,9 @@ SYNCS_AT_ONCE_MAX = 12
 """Fewer than the database has connections, so that people are served while a thousand agents sync."""
 SYNCS_IN_LINE_MAX = 64
 """On SQLite, where those that wait hold no connection and are carried out together."""
+
+SYNCS_WAITING_MAX = 512
+"""Beyond that an agent is told to come again: it would otherwise wait for longer than it has patience."""
 
 CURSOR_MAX = 2**62
 
@@ -80,8 +83,11 @@ async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
     if "sync_turns" not in state:
         state.sync_turns = CapacityLimiter(SYNCS_IN_LINE_MAX if state.database.is_sqlite else SYNCS_AT_ONCE_MAX)
         state.sync_desk = SyncDesk(state.database)
+    turns: CapacityLimiter = state.sync_turns
+    if turns.statistics().tasks_waiting >= SYNCS_WAITING_MAX:  # before its body is taken into memory
+        raise Busy("busy", "More agents speak at once than can be answered soon; say it again in a moment.")
     body = await request.body()
-    reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=state.sync_turns)
+    reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=turns)
     if news:
         state.feed.nudge()
     return Response(reply, media_type=MSGPACK)

@@ -54,6 +54,7 @@ class BalanceItem(msgspec.Struct, frozen=True):
     used: int
     in_flight: int
     lent: int
+    limbo: int
     remaining: int | None
     window_start: str | None
     window_end: str | None
@@ -81,6 +82,7 @@ def _item(balance: Balance) -> BalanceItem:
         used=used,
         in_flight=counted.in_flight,
         lent=max(0, counted.lent - counted.settled - counted.in_flight),
+        limbo=counted.limbo,
         remaining=remaining,
         window_start=None if window is None else rfc3339(window.start_ms),
         window_end=None if window is None else rfc3339(window.end_ms),

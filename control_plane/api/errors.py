@@ -11,17 +11,20 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 
 from control_plane.api.docs_page import PAGE_PATH
-from control_plane.operations.refusals import Conflict, Forbidden, NotFound, Refusal, Unauthenticated
+from control_plane.operations.refusals import Busy, Conflict, Forbidden, NotFound, Refusal, Unauthenticated
 from control_plane.store.database import DatabaseUnavailable
 from protocol.codec import as_violation
 from protocol.ids import KEY_PATTERN, KEY_WORDS
 from protocol.violations import Violation
 
+BUSY_S = 2
+"""When to come again; agents add up to as much at random, so that they do not come together."""
+
 PROBLEM_JSON = "application/problem+json"
 
 _logger = logging.getLogger("allotment.api")
 
-_REFUSALS: dict[type[Refusal], int] = {Unauthenticated: 401, Forbidden: 403, NotFound: 404, Conflict: 409}
+_REFUSALS: dict[type[Refusal], int] = {Unauthenticated: 401, Forbidden: 403, NotFound: 404, Conflict: 409, Busy: 503}
 _CODES = {
     400: "invalid_request",
     401: "unauthenticated",
@@ -82,8 +85,11 @@ def _violation(_: Request[Any, Any, Any], error: Violation) -> Response[Problem]
 def _refusal(_: Request[Any, Any, Any], error: Refusal) -> Response[Problem]:
     status = next(status for kind, status in _REFUSALS.items() if isinstance(error, kind))
     # Browsers ask for a password when told so: the documentation page opens with a token as the password.
-    headers = {"WWW-Authenticate": 'Basic realm="allotment", charset="UTF-8"'} if status == 401 else None
-    return problem(status, error.code, error.detail, error.field, headers)
+    headers = {
+        401: {"WWW-Authenticate": 'Basic realm="allotment", charset="UTF-8"'},
+        503: {"Retry-After": str(BUSY_S)},
+    }
+    return problem(status, error.code, error.detail, error.field, headers.get(status))
 
 
 def _unavailable(_: Request[Any, Any, Any], error: DatabaseUnavailable) -> Response[Problem]:

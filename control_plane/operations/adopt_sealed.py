@@ -79,6 +79,7 @@ def _row(exchange: Exchange, grant: Grant) -> leases.Row:
         renewed_at_ms=exchange.now_ms,
         closed_at_ms=None,
         journaled=True,
+        finishing=grant.finishing,
     )
 
 

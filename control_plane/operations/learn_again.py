@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from control_plane.core import learning
-from control_plane.store import agents, audit_log, changes, custody
+from control_plane.store import agents, allowances, audit_log, changes, custody
 from control_plane.store.changes import Change
 from control_plane.store.custody import Generation
 from control_plane.store.database import Connection
@@ -114,6 +114,7 @@ def _begin(
         learning_max_ms=known.learning_max_ms,
     )
     custody.begin(connection, begun)
+    allowances.empty_buckets(connection, now_ms)
     # A recall makes an agent sync at once: then it hears the name of the new generation, and tells everything.
     expected = agents.to_be_waited_for(connection, since_ms)
     return begun, [Change("", changes.RECALL, agent) for agent in expected]

@@ -36,3 +36,7 @@ class Unauthenticated(Refusal):
 
 class Forbidden(Refusal):
     """The token is good, but not for this (403)."""
+
+
+class Busy(Refusal):
+    """More is asked at once than can be answered soon: ask again in a moment (503)."""

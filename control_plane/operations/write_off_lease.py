@@ -6,6 +6,7 @@ What the holder says later is the truth still: what it used beyond that is charg
 from __future__ import annotations
 
 from control_plane.core import lease_life
+from control_plane.core.kinds import Kind, kind_of
 from control_plane.core.lease_life import Status
 from control_plane.operations.author import Author
 from control_plane.operations.keep_books import Books, life_of
@@ -77,7 +78,7 @@ def _write_off(books: Books, row: leases.Row, used: int | None, reason: str, aut
 
 def _charged(row: leases.Row, used: int | None) -> int:
     """What to charge. Slots in flight are only given back: holding them is no use that anybody counts."""
-    if "/in_flight/" in row.counter:
+    if kind_of(row.counter) is Kind.SLOTS:
         if used:
             raise Violation("used", f"is {used}", "0: calls in flight are not summed up")
         return 0

@@ -71,6 +71,12 @@ def save(connection: Connection, rows: Sequence[Row]) -> None:
         connection.execute(_update(), [_saved(row) for row in rows])
 
 
+def empty_buckets(connection: Connection, now_ms: int) -> None:
+    """Nothing is saved up of any rate: what is known of it is older than what was admitted since."""
+    filled = allowances.c.level_at_ms > 0
+    connection.execute(update(allowances).where(filled).values(level=0, level_at_ms=now_ms))
+
+
 def all_rows(connection: Connection) -> Iterator[Row]:
     """Every allowance, for the audit."""
     for row in connection.execute(select(allowances).order_by(*_KEY)):

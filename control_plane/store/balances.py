@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, case, func, select
 
 from control_plane.store.tables import allowances, leases
 
@@ -17,6 +17,7 @@ class Counted(NamedTuple):
         settled: used on open leases, with what may have been used there although no event says so.
         in_flight: held by calls in flight.
         lent: all that open leases may still use up to (their caps).
+        limbo: the part of that which lost holders may have used without anybody having said so.
     """
 
     scope_value: str
@@ -24,6 +25,7 @@ class Counted(NamedTuple):
     settled: int
     in_flight: int
     lent: int
+    limbo: int = 0
 
 
 def counted(
@@ -57,6 +59,7 @@ def counted(
             func.coalesce(func.sum(b.settled + b.unreported), 0),
             func.coalesce(func.sum(b.in_flight), 0),
             func.coalesce(func.sum(b.cap), 0),
+            func.coalesce(func.sum(case((b.status == "limbo", b.cap - b.settled - b.unreported), else_=0)), 0),
         )
         .select_from(allowances.outerjoin(leases, held))
         .where(a.customer == customer, a.counter == counter, a.window_start_ms == window_start_ms)
