@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench kill-rounds convergence clean
+.PHONY: help run test lint model bench kill-rounds convergence clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -22,6 +22,9 @@ lint: $(READY) ## Check formatting, lint, types and layers alone.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+model: $(READY) ## Visit every state of small worlds of the lease protocol, and break each rule once (LARGE=1 for larger worlds).
+	@$(BIN)/python -m tests.model.run $(if $(LARGE),--large)
 
 bench: $(READY) ## Measure decisions beside a bare echo server and Redis, events to disk, and memory (ARGS=--quick for a glance).
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
