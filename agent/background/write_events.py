@@ -13,7 +13,7 @@ from agent.clock import Clock
 from agent.core.books import Books
 from agent.core.pending import Group, applied
 from agent.operations.commit_group import to_write
-from agent.operations.park import try_again
+from agent.operations.park import try_again, try_next
 from agent.store.ballast import Ballast
 from agent.store.journal import DiskFullError, Journal
 from agent.store.outbox import KEPT_MS, Outbox
@@ -109,6 +109,7 @@ class Writer:
         applied(group)
         self._tell(group, on_disk=True)
         try_again(books, waiting)
+        try_next(books, group.freed - waiting)
         books.send_answers()
         return True
 

@@ -1,10 +1,17 @@
 """Pure rules: no I/O, no clocks, no randomness.
 
-budget         leases and allowances: what may be spent
+leases         one lease, and what of it may be told
+budget         allowances: the leases of one counter, and what may be spent of them
+slots          what may be held at the same time
+rates          shares of a rate, and their token buckets
+kinds          which of these belongs to a counter
 decide         may this call go ahead?
+derived        meters that rates make of others
+lacking        what it comes to that a limit has no room
 answers        decisions in words and numbers
 reservations   what calls in flight hold, and how ended ones ended
 pending        what memory knows and the disk does not yet
 books          all of the agent's state, in one place with one owner
+ahead          when the next window's lease is asked for
 demand         when to ask for more, when to give back
 """

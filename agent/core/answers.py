@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.core.decide import Path, Refused, Step
+from agent.core.decide import Path, most_of_one_call
+from agent.core.lacking import RETRY_MS, Refused, Step
 from protocol.decisions import Code, Decision, LimitState, Reservation, Verdict
 from protocol.entitlements import Entitlement, Limit, LimitEnd
-from protocol.units import OUTPUT_TOKENS
+from protocol.units import OUTPUT_TOKENS, REQUESTS
+from protocol.windows import WindowKind
 
 MESSAGES = {
     Code.OK: "Allowed.",
@@ -19,18 +21,17 @@ MESSAGES = {
     Code.SUBSCRIPTION_PAUSED: "The subscription of this customer is paused; resume it to go on.",
 }
 
-RETRY_MS = 1_000
-"""When to come back to a rate whose window has just ended."""
+STOP = " This call gets no more: end its stream and settle what it used."
 
 OVERAGE = "Allowed beyond the limit, as overage that the plan permits."
 
 
 def limit_state(step: Step, now_ms: int, granted: bool) -> LimitState:
-    """How one counted limit stands, as far as this agent knows."""
+    """How one limit stands, as far as this agent knows. What is left of a rate is what may be used at once; of what is
+    held at the same time, what is not held."""
     limit, allowance = step.limit, step.allowance
     usage = allowance.used(now_ms)
-    current = allowance.window_ends_at_ms > now_ms
-    assert limit.amount is not None
+    current = allowance.window_ends_at_ms > now_ms and allowance.resets_at is not None
     return LimitState(
         limit=limit.key,
         meter=limit.meter,
@@ -38,7 +39,7 @@ def limit_state(step: Step, now_ms: int, granted: bool) -> LimitState:
         granted=granted,
         amount=limit.amount,
         usage=usage,
-        remaining=max(0, limit.amount - usage),
+        remaining=max(0, step.size - usage),
         scope=limit.scope.value,
         scope_value=allowance.scope_value,
         resets_at=allowance.resets_at if current else None,
@@ -76,7 +77,7 @@ def allowed(
     tightest, least, usage = None, 2.0, 0
     soft, fallback, payable = False, False, None
     for step in path.steps:
-        allowance, amount = step.allowance, step.limit.amount or 0
+        allowance, amount = step.allowance, step.size
         used = allowance.used_now
         share = (amount - used) / amount if amount else 0.0
         if share < least:
@@ -90,7 +91,7 @@ def allowed(
     whole, resets_at, resets_in_ms = None, None, None
     if tightest is not None:
         whole, allowance = tightest.limit.amount, tightest.allowance
-        if allowance.window_ends_at_ms > now_ms:
+        if allowance.window_ends_at_ms > now_ms and allowance.resets_at is not None:
             resets_at, resets_in_ms = allowance.resets_at, allowance.window_ends_at_ms - now_ms
     return Decision(
         decision=Verdict.ALLOW,
@@ -101,7 +102,7 @@ def allowed(
         limiting=tightest.limit.key if tightest else None,
         amount=whole,
         usage=usage if tightest else None,
-        remaining=None if whole is None else max(0, whole - usage),
+        remaining=None if tightest is None else max(0, tightest.size - usage),
         resets_at=resets_at,
         resets_in_ms=resets_in_ms,
         reservation=reservation,
@@ -136,8 +137,14 @@ def refused(
     feature: str,
     now_ms: int,
     staleness_ms: int,
+    *,
+    going_on: bool = False,
 ) -> Decision:
-    """Throttle or block, naming the limit that decided, how it stands and when it resets."""
+    """Throttle or block, naming the limit that decided, how it stands and when it resets.
+
+    Args:
+        going_on: the call is in flight, and was refused more than it holds.
+    """
     breakdown = tuple(
         [limit_state(step, now_ms, granted=step is not why.step) for step in path.steps]
         + [bound_state(limit, meters[limit.meter]) for _, _, limit in path.bounds if limit.window.value == "request"]
@@ -149,7 +156,7 @@ def refused(
         decision=Verdict.THROTTLE if throttle else Verdict.BLOCK,
         has_access=False,
         code=why.code,
-        message=_sentence(why, state, asked),
+        message=_sentence(why, state, asked) + (STOP if going_on else ""),
         feature=feature,
         limiting=limit.key,
         amount=limit.amount,
@@ -157,7 +164,7 @@ def refused(
         remaining=state.remaining,
         resets_at=state.resets_at,
         resets_in_ms=state.resets_in_ms,
-        retry_after_ms=(state.resets_in_ms or RETRY_MS) if throttle else None,
+        retry_after_ms=(why.retry_ms or state.resets_in_ms or RETRY_MS) if throttle else None,
         plan=entitlement.plan,
         policy_version=entitlement.version,
         staleness_ms=staleness_ms,
@@ -184,13 +191,46 @@ def undecided(
 
 
 def _sentence(why: Refused, state: LimitState, asked: int) -> str:
+    """What decided, how it stands, and what to do next."""
     limit = why.limit
-    of_whom = f" of {state.scope} {state.scope_value!r}" if state.scope_value else ""
+    of_whom = f" of {_scope(limit)} {state.scope_value!r}" if state.scope_value else ""
     if why.code is Code.REQUESTED_USAGE_EXCEEDS_LIMIT:
+        most = f"at most {most_of_one_call(limit)} {_a_window(limit)}"
         return (
-            f"This call asks for {asked} {limit.meter}; limit {limit.key!r}{of_whom} allows at most {limit.ceiling}"
-            f" a {limit.window.value}. Ask for less, or upgrade the plan."
+            f"This call asks for {asked} {limit.meter}; limit {limit.key!r}{of_whom} allows {most}."
+            " Ask for less, or upgrade the plan."
+        )
+    if why.kept:
+        return (
+            f"Limit {limit.key!r}{of_whom} has {state.remaining} of {limit.amount} {limit.meter} left and keeps"
+            f" {limit.batch_floor} for interactive calls; this call of priority batch needs {asked}."
+        )
+    if limit.window is WindowKind.IN_FLIGHT:
+        things = "calls" if limit.meter == REQUESTS else limit.meter
+        needs = f" and this call needs {asked}" if asked > 1 else ""
+        return (
+            f"{state.usage} of {limit.amount} {things} in flight{needs} (limit {limit.key!r}{of_whom});"
+            " try again when one has ended."
+        )
+    if limit.smooth:
+        return (
+            f"Limit {limit.key!r}{of_whom} allows {limit.amount} {limit.meter} a {limit.window.value}, evenly, and"
+            f" {limit.burst_max} at once; this call needs {asked}: try again in {_seconds(why.retry_ms or RETRY_MS)} s."
         )
     until = f"; it resets at {state.resets_at}" if state.resets_at else ""
     stand = f"has {state.remaining} of {limit.amount} {limit.meter} left, this call needs {asked}"
     return f"Limit {limit.key!r}{of_whom} {stand}{until}."
+
+
+def _scope(limit: Limit) -> str:
+    return limit.scope.value if limit.scope_tag is None else f"tag {limit.scope_tag}"
+
+
+def _a_window(limit: Limit) -> str:
+    return "at once" if limit.smooth or limit.window is WindowKind.IN_FLIGHT else f"a {limit.window.value}"
+
+
+def _seconds(duration_ms: int) -> str:
+    """Rounded up to tenths: who comes back then is not too early."""
+    tenths = -(-duration_ms // 100)
+    return f"{tenths // 10}.{tenths % 10}"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from agent.core.budget import Allowance, AllowanceKey, Lease
+from agent.core.budget import Allowance
 from agent.core.decide import Path, path_of
+from agent.core.kinds import new_allowance
+from agent.core.leases import AllowanceKey, Lease
 from agent.core.pending import Group, Pending
+from agent.core.rates import RateAllowance
 from agent.core.reservations import EndedBook, ReservationBook
 from protocol.entitlements import Entitlement, Feature, Scope
 from protocol.local_messages import Call, Reserve
@@ -52,6 +55,8 @@ class Customer:
         first_call: the call that waits for the first lease, as it will be asked; ``None`` when none does.
         scopes, scope_tags: of whom this version of the entitlement keeps counters, beside the customer itself.
         paths: limits on the path by the shape of a call, for this version of the entitlement.
+        derived: meters that rates make of others; callers never report them.
+        queues: rates that calls wait for to fill.
     """
 
     name: str
@@ -64,6 +69,8 @@ class Customer:
     parked: list[Parked] = field(default_factory=list)
     scopes: tuple[Scope, ...] = ()
     scope_tags: tuple[str, ...] = ()
+    derived: frozenset[str] = frozenset()
+    queues: list[RateAllowance] = field(default_factory=list)
     paths: dict[Shape, Path] = field(default_factory=dict)
     last_used_ms: int = 0
 
@@ -72,6 +79,7 @@ class Customer:
         self.entitlement = entitlement
         self.features = {feature.key: feature for feature in entitlement.features}
         self.meters = frozenset(entitlement.meters)
+        self.derived = frozenset(rate.meter for rate in entitlement.rates)
         kept = {limit.scope for limit in entitlement.limits}
         self.scopes = tuple(scope for scope in Scope if scope in kept - {Scope.CUSTOMER, Scope.TAG})
         self.scope_tags = tuple(sorted({limit.scope_tag for limit in entitlement.limits if limit.scope_tag}))
@@ -90,6 +98,12 @@ class Customer:
         subject, tags = call.subject, call.tags
         whose = [getattr(subject, scope.value) for scope in self.scopes]
         return (call.feature, (*whose, *[tags.get(tag) for tag in self.scope_tags]), tuple(meters))
+
+    def count_afresh(self) -> None:
+        """All who wait are about to be tried again: what they lack is counted anew, not once more."""
+        for path in self.paths.values():
+            for step in path.steps:
+                step.allowance.backlog = 0
 
 
 @dataclass(slots=True)
@@ -120,13 +134,16 @@ class Books:
     """Everything the agent holds in memory.
 
     Attributes:
-        asking: allowances of which more shall be asked in the next sync.
+        asking: leases that shall be asked for in the next sync, by id, and the allowances that they are for.
+        freed: customers of whom calls gave something back while others wait for it.
         look_again: customers whose entitlement may have changed.
         report_all: the next sync must list every lease (a recall, or the first of this boot).
         wake_sync, wake_writer: set by ``main``: something is to be sent at once, something is to be written.
         send_answers: set by ``main``: late answers have gathered; send them.
         committing: a group is on its way to the disk.
+        round_trip_ms: how long exchanges have taken of late; slow ones are forgotten slowly.
         news: events or reports wait to be sent; soon is soon enough.
+        generation: of the control plane's database, as last heard.
         report_from: where the next report of leases begins, when there are more than one may hold.
         uplink_down: the last exchange failed; nobody is kept waiting for the control plane meanwhile.
         refusing: why nothing may be allowed at all (revoked, draining), or ``""``.
@@ -144,12 +161,14 @@ class Books:
     ended: EndedBook = field(default_factory=EndedBook)
     pending: Pending = field(default_factory=Pending)
     counters: Counters = field(default_factory=Counters)
-    asking: dict[AllowanceKey, None] = field(default_factory=dict)
+    asking: dict[str, Allowance] = field(default_factory=dict)
+    freed: set[str] = field(default_factory=set)
     look_again: set[str] = field(default_factory=set)
     waiting_for_disk: set[str] = field(default_factory=set)
     parked: int = 0
     report_all: bool = True
     confirmed_at_ms: int = 0
+    round_trip_ms: int = 0
     news: bool = False
     committing: bool = False
     uplink_down: bool = False
@@ -157,6 +176,7 @@ class Books:
     draining: bool = False
     lease_serial: int = 0
     report_from: int = 0
+    generation: str = ""
     wake_sync: Callable[[], None] = lambda: None
     wake_writer: Callable[[], None] = lambda: None
     send_answers: Callable[[], None] = lambda: None
@@ -181,8 +201,15 @@ class Books:
         """The entry of this counter, made when it is not there."""
         found = self.allowances.get(key)
         if found is None:
-            found = self.allowances[key] = Allowance(key, now_ms)
+            found = self.allowances[key] = new_allowance(key, now_ms)
         return found
+
+    def holder(self, lease: Lease) -> Allowance | None:
+        """The part of the counter that this lease belongs to."""
+        allowance = self.allowances.get(lease.key)
+        if allowance is None or (lease.begun and not lease.finishing):
+            return allowance
+        return allowance.finishing if lease.finishing else allowance.ahead
 
     def new_lease_id(self) -> str:
         """An id that no other journal, boot or ask has ever used."""
@@ -212,17 +239,16 @@ class Books:
         return not (self.committing or self.pending.urgent or self.asking or self.look_again)
 
     def watermark_step(self, lease: Lease) -> int:
-        """How far the journal runs ahead of use: a second of demand, and a few calls. A crash charges at most this."""
-        allowance = self.allowances.get(lease.key)
-        if allowance is None:
-            return 0
-        return max(1, allowance.demand_per_min // 60, 4 * allowance.typical, allowance.awaited)
+        """How far the journal runs ahead of what is used of this lease."""
+        allowance = self.holder(lease)
+        return 0 if allowance is None else allowance.watermark_step()
 
     def gather(self, opened_before_ms: int) -> Group:
         """Take out what the next commit writes."""
         group = self.pending.gather(self.watermark_step, opened_before_ms)
+        group.freed, self.freed = self.freed, set()
         for row in group.rows:
-            allowance = self.allowances.get(row.lease.key)
+            allowance = self.holder(row.lease)
             if allowance is not None:
                 allowance.awaited = 0
         return group

@@ -1,111 +1,27 @@
-"""What this agent may spend: leases, and the allowances they are slices of. Whole numbers, no clocks, no I/O.
+"""What this agent may spend of one counter: the leases that it holds of it, and what it was last told. Pure.
 
-For every lease, always: ``settled + held + orphan <= watermark <= cap <= granted``. The watermark is what the journal
-on disk says may have been used; nothing is used beyond it, so that a crash at any moment charges at least the truth.
-(A settle that reports more than was reserved is the exception that the world makes: it is journaled with its event.)
+Quotas are here; rates and what is held at the same time follow the same interface, in files of their own.
 """
 
 from __future__ import annotations
 
-from protocol.instants import rfc3339
-from protocol.leases import Denial, Grant, LeaseReport, Standing
+from enum import Enum, auto
 
-AllowanceKey = tuple[str, str, str]
-"""customer, counter, scope value."""
+from agent.core.leases import AllowanceKey, Lease
+from protocol.instants import INSTANT_MS_MAX, rfc3339
+from protocol.leases import Denial, Standing
+from protocol.units import REQUESTS
 
 DEMAND_HALF_LIFE_MS = 15_000
 DEMAND_STEP_MS = 1_000
 
 
-class Lease:
-    """A slice of an allowance lent to this agent. It never grows; its cap only falls.
+class Purpose(Enum):
+    """What leases of a counter are for: calls that begin now, those that go on beyond the limit, the next window's."""
 
-    Attributes:
-        key: which allowance it is a slice of.
-        watermark: used up to here is covered by the journal on disk.
-        settled: charged by events. ``durable_settled`` is the part whose events are on disk: only that is reported.
-        held: by calls in flight. orphan: perhaps used before a crash by calls that the journal does not know.
-        freeing: no longer held in memory, by calls whose row is still on disk: free once the disk knows their end. Else
-            a crash would take what is used of it by then for what those calls hold.
-        orphan_until_ms: until when a late settle may still say what the orphan part was.
-        window_ends_at_ms, expires_at_ms, orphan_until_ms: on the agent's monotonic clock.
-        closing: on its way back; nothing new is taken from it. disowned: the control plane does not know it.
-    """
-
-    __slots__ = (
-        "cap", "central", "closing", "counter", "customer", "disowned", "durable_cap", "durable_orphan",
-        "durable_settled", "expires_at_ms", "freeing", "held", "id", "key", "orphan", "orphan_until_ms", "overage", "reported",
-        "scope_value", "settled", "ttl_ms", "watermark", "window_end_ms", "window_ends_at_ms", "window_start_ms",
-        "written",
-    )  # fmt: skip
-
-    def __init__(self, grant: Grant, asked_at_ms: int) -> None:
-        self.id = grant.lease
-        self.key: AllowanceKey = (grant.customer, grant.counter, grant.scope_value)
-        self.customer = grant.customer
-        self.counter = grant.counter
-        self.scope_value = grant.scope_value
-        self.cap = self.durable_cap = grant.amount
-        self.watermark = 0
-        self.settled = self.durable_settled = 0
-        self.held = self.freeing = 0
-        self.orphan = self.durable_orphan = 0
-        self.orphan_until_ms = 0
-        self.overage = grant.overage
-        self.central = grant.central
-        self.window_start_ms = grant.window_start_ms
-        self.window_end_ms = grant.window_end_ms
-        self.window_ends_at_ms = asked_at_ms + grant.window_left_ms
-        self.ttl_ms = grant.ttl_ms
-        self.expires_at_ms = asked_at_ms + _shortened(grant.ttl_ms)
-        self.closing = False
-        self.disowned = False
-        self.written = False
-        self.reported: LeaseReport | None = None
-
-    @property
-    def used(self) -> int:
-        """What is used or may have been."""
-        return self.settled + self.held + self.orphan
-
-    @property
-    def free(self) -> int:
-        """What may still be used, once the journal covers it."""
-        return self.cap - self.settled - self.held - self.orphan
-
-    def renew(self, ttl_ms: int, asked_at_ms: int) -> None:
-        """A new term, counted from the moment the agent asked, with a margin for clocks that run apart."""
-        self.ttl_ms = ttl_ms
-        self.expires_at_ms = max(self.expires_at_ms, asked_at_ms + _shortened(ttl_ms))
-
-    def lower(self, keep: int) -> None:
-        """Give back what is neither used nor to be kept. The cap on disk falls before anybody is told."""
-        self.cap = min(self.cap, self.used + keep)
-        self.watermark = min(self.watermark, self.cap)
-
-    def target_watermark(self, step: int) -> int:
-        """Where the journal's watermark should stand: a step ahead of what is used, never beyond the cap."""
-        return self.used if self.closing else min(self.cap, self.used + step)
-
-    @property
-    def done(self) -> bool:
-        """Whether the final numbers may be reported: given up, nothing in flight, everything on disk."""
-        return (
-            self.closing
-            and self.held == 0
-            and self.durable_settled == self.settled
-            and self.durable_cap == self.cap
-            and self.durable_orphan == self.orphan
-        )
-
-    def report(self) -> LeaseReport:
-        """What may be said of it: durable numbers only, so that a crash never takes back what was said."""
-        return LeaseReport(self.id, self.durable_cap, self.durable_settled, self.held, self.durable_orphan, self.done)
-
-
-def _shortened(ttl_ms: int) -> int:
-    """The holder's own term: shorter than the lender's by 0.5 % and 250 ms, so that it always ends first."""
-    return max(0, ttl_ms - ttl_ms // 200 - 250)
+    NOW = auto()
+    FINISHING = auto()
+    AHEAD = auto()
 
 
 class Allowance:
@@ -118,21 +34,32 @@ class Allowance:
         free_now, used_now, lapsed_now: what the last look showed: what may still be taken, what is used in this window
             as far as is known here, and whether a lease beyond its term is among those that are drained.
         granted_last: size of the newest lease, the measure of when to ask ahead.
+        ask_batch, denied_batch: all who wait for the ask, or waited for the one that was refused, are of low priority.
+        ask_sent: the ask has left; until then it may still ask for less.
+        purpose: what its leases are for. ``finishing`` and ``ahead`` hold those that are for something else than
+            calls that begin now, with asks and refusals of their own.
+        asks_early: more is asked for when little is left, not only when calls are refused.
+        resets_at: when its window ends, for people; ``None`` when it never does.
     """
 
     __slots__ = (
-        "ask", "ask_need", "awaited", "backlog", "counter", "customer", "demand_per_min", "denial",
-        "denied_until_ms", "free_now", "granted_last", "key", "lapsed_now", "last_debit_ms", "leases",
-        "reserved_since", "resets_at", "scope_value", "since_ms", "standing", "typical", "used_now",
-        "window_end_ms", "window_ends_at_ms",
+        "ahead", "ask", "ask_batch", "ask_need", "ask_sent", "awaited", "backlog", "counter", "customer",
+        "demand_per_min", "denial", "denied_batch", "denied_until_ms", "finishing", "free_now", "granted_last", "key",
+        "lapsed_now", "last_debit_ms", "leases", "purpose", "reserved_since", "resets_at", "scope_value", "since_ms",
+        "standing", "typical", "used_now", "window_end_ms", "window_ends_at_ms",
     )  # fmt: skip
+    asks_early = True
 
-    def __init__(self, key: AllowanceKey, now_ms: int) -> None:
+    def __init__(self, key: AllowanceKey, now_ms: int, purpose: Purpose = Purpose.NOW) -> None:
         self.key = key
+        self.purpose = purpose
+        self.finishing: Allowance | None = None
+        self.ahead: Allowance | None = None
         self.customer, self.counter, self.scope_value = key
         self.leases: list[Lease] = []
         self.ask: str | None = None
         self.ask_need = 0
+        self.ask_batch = self.ask_sent = self.denied_batch = False
         self.backlog = 0
         self.awaited = 0
         self.granted_last = 0
@@ -149,6 +76,50 @@ class Allowance:
         self.window_end_ms: int | None = None
         self.window_ends_at_ms = 0
         self.resets_at: str | None = None
+
+    def beside(self, purpose: Purpose, now_ms: int) -> Allowance:
+        """The leases of this counter that are for something else; made when it is not there."""
+        if purpose is Purpose.NOW:
+            return self
+        found = self.finishing if purpose is Purpose.FINISHING else self.ahead
+        if found is None:
+            found = Allowance(self.key, now_ms, purpose)
+            if purpose is Purpose.FINISHING:
+                self.finishing = found
+            else:
+                self.ahead = found
+        found.typical, found.demand_per_min = self.typical, self.demand_per_min
+        found.reserved_since, found.since_ms = self.reserved_since, self.since_ms
+        return found
+
+    def parts(self) -> tuple[Allowance, ...]:
+        """Itself, and those beside it that are there."""
+        return tuple(part for part in (self, self.finishing, self.ahead) if part is not None)
+
+    def take_in(self, lease: Lease) -> None:
+        """A lease has been lent."""
+        self.leases.append(lease)
+        self.granted_last = lease.cap
+
+    def take_out(self, lease: Lease) -> None:
+        """A lease has gone home."""
+        self.leases.remove(lease)
+
+    def begin_window(self, now_ms: int) -> list[Lease]:
+        """Take over the leases that were granted ahead and whose window has begun."""
+        if self.ahead is None:
+            return []
+        begun = [lease for lease in self.ahead.leases if lease.starts_at_ms <= now_ms]
+        for lease in begun:
+            self.ahead.take_out(lease)
+            lease.begun = True
+            self.take_in(lease)
+        if begun:
+            if self.ahead.standing is not None and self.ahead.window_end_ms == begun[-1].window_end_ms:
+                self.stand(self.ahead.standing, begun[-1].window_end_ms, begun[-1].window_ends_at_ms)
+            self.forget_denial()
+            self.last_debit_ms = now_ms
+        return begun
 
     def live(self, now_ms: int, *, drain: bool) -> list[Lease]:
         """Leases that may be spent: their window lasts, they are not being returned, and their term lasts (or the
@@ -236,6 +207,23 @@ class Allowance:
         self.last_debit_ms = now_ms
         return charges
 
+    def hope(self, now_ms: int, *, drain: bool) -> int:
+        """How much of what calls in flight hold here will come back, by what calls before them did not use.
+
+        Of the very first calls, all of it may, unless it is the calls themselves that are counted.
+        """
+        live = self.live(now_ms, drain=drain)
+        held = sum(lease.held for lease in live)
+        given_back = sum(lease.given_back for lease in live)
+        ended = given_back + sum(lease.settled for lease in live)
+        if not ended:
+            return 0 if self.counter.split("/")[1] == REQUESTS else held
+        return held * given_back // ended
+
+    def watermark_step(self) -> int:
+        """How far the journal runs ahead of use: a second of demand, and a few calls. A crash charges at most this."""
+        return max(1, self.demand_per_min // 60, 4 * self.typical, self.awaited)
+
     def note_demand(self, amount: int, now_ms: int) -> None:
         """Keep an average of what is reserved a minute, with a half-life of 15 seconds, and of what one call takes.
 
@@ -257,18 +245,20 @@ class Allowance:
     def deny(self, denial: Denial, now_ms: int, asked_at_ms: int) -> None:
         """Remember a refusal for a while, so that a dry allowance does not cause a storm of asks."""
         self.denial = denial
+        self.denied_batch = self.ask_batch
         self.denied_until_ms = now_ms + max(50, denial.retry_in_ms)
         self.stand(denial.standing, denial.window_end_ms, asked_at_ms + denial.window_left_ms)
 
     def forget_denial(self) -> None:
         """Something came back, or the plan changed: asking makes sense again."""
-        self.denial = None
-        self.denied_until_ms = 0
+        for part in self.parts():
+            part.denial = None
+            part.denied_until_ms = 0
 
     def stand(self, standing: Standing, window_end_ms: int, window_ends_at_ms: int) -> None:
         """Take note of how the whole allowance stands."""
         self.standing = standing
         if window_end_ms != self.window_end_ms:
             self.window_end_ms = window_end_ms
-            self.resets_at = rfc3339(window_end_ms)
+            self.resets_at = rfc3339(window_end_ms) if window_end_ms < INSTANT_MS_MAX else None
         self.window_ends_at_ms = window_ends_at_ms

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from agent.core.budget import Allowance, AllowanceKey
+from agent.core.budget import Allowance
+from agent.core.lacking import Refused, Step, Terms, Wait, lacking, step_of
+from agent.core.leases import AllowanceKey
 from protocol.decisions import Code
 from protocol.entitlements import (
     CustomerStatus,
     Entitlement,
     Feature,
     Limit,
-    LimitEnd,
-    WhenOffline,
     limits_on_path,
     scope_value,
 )
@@ -25,16 +25,6 @@ STATUS_CODES = {
     CustomerStatus.PAUSED: Code.SUBSCRIPTION_PAUSED,
     CustomerStatus.ARCHIVED: Code.CUSTOMER_ARCHIVED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One counted, finite limit on the path of a call, and the counter it is kept in."""
-
-    limit: Limit
-    allowance: Allowance
-    meter: str
-    drain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +42,6 @@ class Path:
 @dataclass(frozen=True, slots=True)
 class Room:
     """Every limit has room, and the journal covers it: take from all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Not yet: ``short`` need a lease (so much is lacking), ``uncovered`` only a higher watermark in the journal."""
-
-    short: list[tuple[Step, int]]
-    uncovered: list[Step]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """No: ``code`` says why, ``limit`` which limit decided, ``step`` how it stands (``None``: not counted)."""
-
-    code: Code
-    limit: Limit
-    step: Step | None = None
 
 
 ROOM = Room()
@@ -95,47 +68,72 @@ def path_of(
     """What a call of this shape touches."""
     limits = tuple(limits_on_path(entitlement.limits, feature, meters))
     steps = [
-        Step(
-            limit,
-            allowance_of((entitlement.customer, limit.counter, scope_value(limit, subject, tags))),
-            limit.meter,
-            limit.when_offline is WhenOffline.DRAIN,
-        )
+        step_of(limit, allowance_of((entitlement.customer, limit.counter, scope_value(limit, subject, tags))))
         for limit in limits
         if limit.is_leased
     ]
-    bounds = tuple((limit.ceiling, limit.meter, limit) for limit in limits if limit.ceiling is not None)
-    return Path(bounds, tuple(steps))
+    bounds = [(most, limit.meter, limit) for limit in limits if (most := most_of_one_call(limit)) is not None]
+    return Path(tuple(bounds), tuple(steps))
+
+
+def most_of_one_call(limit: Limit) -> int | None:
+    """What no single call may pass: a rate never admits more than its burst at once."""
+    return limit.burst_max if limit.smooth and limit.amount is not None else limit.admission_ceiling
 
 
 def too_big(path: Path, meters: Mapping[str, int]) -> Refused | None:
     """Refuses what could never fit, however empty the counter."""
-    for ceiling, meter, limit in path.bounds:
-        if meters[meter] > ceiling:
-            step = next((step for step in path.steps if step.limit is limit), None)
-            return Refused(Code.REQUESTED_USAGE_EXCEEDS_LIMIT, limit, step)
+    for most, meter, limit in path.bounds:
+        if meters[meter] > most:
+            return _could_never_fit(path, limit)
     return None
 
 
-def decide(path: Path, meters: Mapping[str, int], version: int, now_ms: int) -> Room | Wait | Refused:
+def grown_too_big(path: Path, more: Mapping[str, int], totals: Mapping[str, int]) -> Refused | None:
+    """Refuses what could never fit of a call in flight that wants ``more``, so that it has ``totals`` in all.
+
+    Where calls in flight may finish beyond the limit, they may grow into that; and what a rate admitted a while ago
+    does not count against it.
+    """
+    for most, meter, limit in path.bounds:
+        if more[meter] and (more if limit.smooth else totals)[meter] > max(most, limit.ceiling or 0):
+            return _could_never_fit(path, limit)
+    return None
+
+
+def _could_never_fit(path: Path, limit: Limit) -> Refused:
+    step = next((step for step in path.steps if step.limit is limit), None)
+    return Refused(Code.REQUESTED_USAGE_EXCEEDS_LIMIT, limit, step)
+
+
+def decide(
+    path: Path,
+    meters: Mapping[str, int],
+    version: int,
+    now_ms: int,
+    until_ms: int,
+    *,
+    batch: bool = False,
+    going_on: bool = False,
+) -> Room | Wait | Refused:
     """All limits must have room: the answer takes from all or from none, and names the limit that decided.
 
     A limit that is known to be used up decides before one that only needs a lease: nothing is asked for in vain.
+
+    Args:
+        until_ms: how long the caller waits. batch: its priority is low. going_on: the call is in flight already.
     """
-    short: list[tuple[Step, int]] = []
-    uncovered: list[Step] = []
+    wait, terms = None, None
     for step in path.steps:
         amount = meters[step.meter]
         if step.allowance.look(now_ms, drain=step.drain) >= amount or amount == 0:
             continue
-        lack = amount - step.allowance.free_now
-        if lack <= 0:
-            uncovered.append(step)
-        elif is_dry(step.allowance, version, lack, now_ms):
-            return Refused(refusal_code(step.limit), step.limit, step)
-        else:
-            short.append((step, lack))
-    return Wait(short, uncovered) if short or uncovered else ROOM
+        if wait is None or terms is None:
+            wait, terms = Wait(), Terms(version, now_ms, until_ms, batch, going_on)
+        no = lacking(step, amount, wait, terms)
+        if no is not None:
+            return no
+    return wait or ROOM
 
 
 def look_along(path: Path, now_ms: int) -> Path:
@@ -143,16 +141,3 @@ def look_along(path: Path, now_ms: int) -> Path:
     for step in path.steps:
         step.allowance.look(now_ms, drain=step.drain)
     return path
-
-
-def refusal_code(limit: Limit) -> Code:
-    """How a limit that is used up is called: a throttle is a rate, everything else a quota."""
-    return Code.RATE_LIMITED if limit.at_end is LimitEnd.THROTTLE else Code.USAGE_LIMIT_REACHED
-
-
-def is_dry(allowance: Allowance, version: int, lack: int, now_ms: int) -> bool:
-    """Whether asking again is known to be useless: used up, under this version of the entitlement, a moment ago."""
-    denial = allowance.denial
-    if denial is None or not denial.exhausted or denial.version < version or now_ms >= allowance.denied_until_ms:
-        return False
-    return now_ms < allowance.window_ends_at_ms and lack >= allowance.ask_need

@@ -5,7 +5,8 @@ Source of the rules: the threshold re-authorisation and quota-holding time of te
 
 from __future__ import annotations
 
-from agent.core.budget import DEMAND_STEP_MS, Allowance, Lease
+from agent.core.budget import DEMAND_HALF_LIFE_MS, DEMAND_STEP_MS, Allowance
+from agent.core.leases import Lease
 from protocol.units import QUANTITY_MAX
 
 IDLE_RETURN_MS = 45_000
@@ -14,24 +15,66 @@ IDLE_RETURN_MS = 45_000
 CENTRAL_RETURN_MS = 2_000
 """A lease that was lent for one call goes back at its settle, or so long after nobody used it."""
 
+GROWTH_MAX = 2
+"""How many times the last lease a burst may ask for; it would last a minute."""
 
-def asks_ahead(allowance: Allowance, now_ms: int) -> bool:
-    """Whether to ask for the next lease before this one is used up: under a quarter left as of the last look, and
-    nothing under way."""
-    if allowance.ask is not None or now_ms < allowance.denied_until_ms:
+BURST_MS = 5_000
+"""For how long a burst is expected to last."""
+
+REPORT_PAUSE_MS_MIN = 250
+REPORT_PAUSE_MS_MAX = 15_000
+SILENCE_MS = 60_000
+
+
+def asks_ahead(allowance: Allowance, now_ms: int, round_trip_ms: int) -> bool:
+    """Whether to ask for the next lease before this one is used up: under a quarter left as of the last look, or less
+    than is taken while two exchanges pass; and nothing under way.
+
+    Args:
+        round_trip_ms: how long an exchange with the control plane has taken lately.
+    """
+    if allowance.ask is not None or now_ms < allowance.denied_until_ms or allowance.leases[-1].central:
         return False
-    return 4 * allowance.free_now < allowance.granted_last and not allowance.leases[-1].central
+    left = allowance.free_now
+    return 4 * left < allowance.granted_last or left * 30_000 < allowance.demand_per_min * round_trip_ms
 
 
 def asked_demand(allowance: Allowance, now_ms: int) -> int:
-    """The demand a minute that an ask states.
+    """The demand a minute that an ask states: what is reserved on the average.
 
-    The average; or, where that is more, what the present second has seen so far, or what would serve the waiting calls
-    within two seconds.
+    Where more than one call waits, or the present second has seen more, so much more as serves them and ``BURST_MS``
+    of that, but at most twice the last lease: a burst makes leases grow step by step, and they shrink at once.
     """
-    elapsed_ms = max(now_ms - allowance.since_ms, DEMAND_STEP_MS // 4)
-    lately = allowance.reserved_since * 60_000 // elapsed_ms if elapsed_ms < 2 * DEMAND_STEP_MS else 0
-    return min(QUANTITY_MAX, max(allowance.demand_per_min, lately, allowance.backlog * 30))
+    elapsed_ms = max(now_ms - allowance.since_ms, 1)
+    lately = allowance.reserved_since * BURST_MS // max(elapsed_ms, DEMAND_STEP_MS // 4)
+    burst = max(lately if elapsed_ms < 2 * DEMAND_STEP_MS else 0, 2 * (allowance.backlog - allowance.ask_need))
+    return min(QUANTITY_MAX, max(_average(allowance, elapsed_ms), min(burst, GROWTH_MAX * allowance.granted_last)))
+
+
+def _average(allowance: Allowance, elapsed_ms: int) -> int:
+    """The average as it would be noted now: it falls while nothing is reserved."""
+    if elapsed_ms < 2 * DEMAND_STEP_MS:
+        return allowance.demand_per_min
+    weight = min(elapsed_ms, DEMAND_HALF_LIFE_MS)
+    rate = max(1, allowance.reserved_since * 60_000 // elapsed_ms) if allowance.typical else 0
+    return (allowance.demand_per_min * (DEMAND_HALF_LIFE_MS - weight) + rate * weight) // DEMAND_HALF_LIFE_MS
+
+
+def brings_back(lease: Lease) -> bool:
+    """Whether a report of it returns something: the control plane should hear of that soon, others may wait for it."""
+    return lease.durable_cap < lease.reported.cap if lease.reported else lease.done
+
+
+def report_pause_ms(pause_ms: int, silence_ms: int) -> int:
+    """How long mere news (what was used) may wait for more of it, so that a busy host does not send a message a call.
+
+    Args:
+        pause_ms: how long it waited last time. silence_ms: for how long there had been no news.
+
+    Returns:
+        Twice as long as long as news keeps coming, up to ``REPORT_PAUSE_MS_MAX``; the shortest after a silence.
+    """
+    return REPORT_PAUSE_MS_MIN if silence_ms > SILENCE_MS else min(2 * pause_ms, REPORT_PAUSE_MS_MAX)
 
 
 def goes_back(lease: Lease, allowance: Allowance, now_ms: int) -> bool:
@@ -45,10 +88,11 @@ def goes_back(lease: Lease, allowance: Allowance, now_ms: int) -> bool:
         return True
     if lease.orphan and now_ms < lease.orphan_until_ms:
         return False
-    if lease.window_ends_at_ms <= now_ms or lease.settled + lease.orphan >= lease.cap:
+    if lease.over(now_ms):
         return True
     idle_ms = now_ms - allowance.last_debit_ms
-    return lease.held == 0 and idle_ms >= (CENTRAL_RETURN_MS if lease.central else IDLE_RETURN_MS)
+    for_few_calls = lease.central or lease.finishing
+    return lease.held == 0 and idle_ms >= (CENTRAL_RETURN_MS if for_few_calls else IDLE_RETURN_MS)
 
 
 def renewal_due(lease: Lease, now_ms: int) -> bool:

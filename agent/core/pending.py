@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from agent.core.budget import Lease
+from agent.core.leases import Lease
 from agent.core.reservations import Ended, Reservation
 from protocol.entitlements import Entitlement
 from protocol.events import BATCH_EVENTS_MAX, UsageEvent
@@ -41,7 +41,7 @@ class LeaseRow:
 
 @dataclass(slots=True)
 class Group:
-    """One commit group."""
+    """One commit group. ``freed``: customers of whom it frees something that others wait for."""
 
     events: list[PendingEvent]
     rows: list[LeaseRow]
@@ -51,6 +51,7 @@ class Group:
     entitlements: dict[str, Entitlement | None]
     high_water: dict[int, int]
     waiters: list[Notify]
+    freed: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)

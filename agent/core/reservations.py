@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent.core.budget import AllowanceKey, Lease
+from agent.core.leases import AllowanceKey, Lease
+from protocol.entitlements import Rate
 from protocol.events import Outcome, UsageSource
 from protocol.local_messages import Call
 
@@ -31,7 +32,8 @@ class Reservation(msgspec.Struct, gc=False):
 
     Attributes:
         asked: the amounts as first asked for, by which a repeated ``reserve`` is recognised.
-        amounts: what is held now, by meter, extensions included.
+        amounts: what is held now, by meter, extensions and derived meters included.
+        rates: that make the derived meters; those of the reserve hold for all that is said of the call later.
         expires_at_ms: on the monotonic clock.
         opened_at_ms: when it was reserved or last extended, on the same clock.
         journaled: its row is on disk or on its way there, so that its end must delete it.
@@ -46,6 +48,7 @@ class Reservation(msgspec.Struct, gc=False):
     version: int
     opened_at_ms: int = 0
     journaled: bool = False
+    rates: tuple[Rate, ...] = ()
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +67,7 @@ class Ended(msgspec.Struct, gc=False):
 
     Attributes:
         event: the usage event that says so; ``None`` for a release.
+        rates: that made the derived meters, and make those of corrections. counted: what counts by now, those included.
         said: what counts by now: the last word. earlier: words before it, with the events that they made.
         last_event: the event that the last word made; ``event`` itself until there is a correction.
         durable: whether all of it is on disk.
@@ -75,6 +79,8 @@ class Ended(msgspec.Struct, gc=False):
     last_event: str | None = None
     earlier: tuple[tuple[Said, str], ...] = ()
     durable: bool = False
+    rates: tuple[Rate, ...] = ()
+    counted: dict[str, int] = {}
 
     def event_of(self, said: Said) -> str | None:
         """The event that these words made, if they were said before."""

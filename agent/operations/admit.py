@@ -5,16 +5,18 @@ from __future__ import annotations
 import msgspec
 
 from agent.core import answers
+from agent.core.ahead import is_ending
 from agent.core.books import CUSTOMERS_MAX, Books, Customer
-from agent.core.budget import Allowance
-from agent.core.decide import Path, Refused, Wait, decide, feature_refusal, too_big
+from agent.core.budget import Allowance, Purpose
+from agent.core.decide import Path, decide, feature_refusal, grown_too_big, too_big
+from agent.core.derived import with_derived
+from agent.core.lacking import RETRY_MS, Refused, Wait, kept_for_others, rests
 from protocol.decisions import Code, Decision
-from protocol.entitlements import Entitlement
+from protocol.entitlements import Entitlement, Priority
 from protocol.local_messages import Call
 from protocol.uplink_messages import FirstCall
 from protocol.violations import Violation
 
-RETRY_MS = 1_000
 DISK_PATIENCE_MS = 250
 """How long a call waits for the journal beyond its deadline: the disk is near, and a commit takes milliseconds."""
 
@@ -22,28 +24,36 @@ CROWDED = f"This host serves {CUSTOMERS_MAX} customers already; those idle are f
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """Every limit on the path has room for ``meters``; take in the same breath."""
+    """Every limit on the path has room for ``meters``, derived ones included; take in the same breath."""
 
     customer: Customer
     entitlement: Entitlement
     path: Path
+    meters: dict[str, int]
 
 
 def admit(
-    books: Books, call: Call, meters: dict[str, int], now_ms: int, until_ms: int, *, sized: dict[str, int] | None = None
+    books: Books,
+    call: Call,
+    meters: dict[str, int],
+    now_ms: int,
+    until_ms: int,
+    *,
+    priority: Priority = Priority.INTERACTIVE,
+    totals: dict[str, int] | None = None,
 ) -> Admitted | Decision | None:
     """Look for room on every limit that the call touches.
 
     Args:
         meters: what must fit, by meter.
         until_ms: how long the caller waits for a lease; for the disk, a little longer (``DISK_PATIENCE_MS``).
-        sized: what single-call bounds are measured against, when that is more than what must fit (an extension).
+        totals: of a call in flight that wants ``meters`` more: what it has in all then, both with derived meters.
 
     Returns:
         ``None`` when it must wait: a lease or a higher watermark has been asked for.
 
     Raises:
-        Violation: a meter that the catalog does not know.
+        Violation: a meter that the catalog does not know, or that is derived of others.
     """
     staleness_ms = max(0, now_ms - books.confirmed_at_ms)
     if books.crowded_for(call.customer):
@@ -54,7 +64,7 @@ def admit(
     if books.refusing:
         return answers.undecided(entitlement, call.feature, books.refusing, None, RETRY_MS, staleness_ms)
     if entitlement is None:
-        return _first_sight(books, customer, call, meters, now_ms, until_ms)
+        return _first_sight(books, customer, call, meters, priority, now_ms, until_ms)
     code = feature_refusal(entitlement.status, customer.features.get(call.feature))
     if code is None and customer.ends_at_ms is not None and customer.ends_at_ms <= now_ms:
         books.look_again.add(customer.name)
@@ -62,20 +72,36 @@ def admit(
     if code is not None:
         return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
     require_known_meters(customer, meters)
+    if totals is None and entitlement.rates:
+        meters = with_derived(entitlement.rates, call.feature, meters)
     if books.too_many_counters_for(customer, call, meters):
         return answers.undecided(entitlement, call.feature, CROWDED, None, RETRY_MS, staleness_ms)
     path = books.path(customer, call, meters, now_ms)
-    outcome = too_big(path, sized or meters) or decide(path, meters, entitlement.version, now_ms)
-    if isinstance(outcome, Refused):
-        return answers.refused(entitlement, path, outcome, sized or meters, call.feature, now_ms, staleness_ms)
-    if not isinstance(outcome, Wait):
-        return Admitted(customer, entitlement, path)
-    _seek(books, customer, outcome, meters, now_ms)
-    if now_ms < (until_ms if outcome.short else until_ms + DISK_PATIENCE_MS) and not (
-        outcome.short and books.uplink_down
-    ):
-        return None
-    return _out_of_time(books, entitlement, outcome, call.feature, now_ms)
+    batch = priority is Priority.BATCH
+    outcome = (too_big(path, meters) if totals is None else grown_too_big(path, meters, totals)) or decide(
+        path, meters, entitlement.version, now_ms, until_ms, batch=batch, going_on=totals is not None
+    )
+    if batch and not isinstance(outcome, Refused):
+        outcome = kept_for_others(path.steps, meters) or outcome
+    if not isinstance(outcome, Refused):
+        if not isinstance(outcome, Wait):
+            return Admitted(customer, entitlement, path, meters)
+        _seek(books, customer, outcome, meters, now_ms, batch=batch)
+        if _may_wait(books, outcome, now_ms, until_ms):
+            return None
+        if outcome.hoped is None:
+            return _out_of_time(books, entitlement, outcome, call.feature, now_ms)
+        outcome = outcome.hoped
+    return answers.refused(
+        entitlement, path, outcome, totals or meters, call.feature, now_ms, staleness_ms, going_on=totals is not None
+    )
+
+
+def _may_wait(books: Books, wait: Wait, now_ms: int, until_ms: int) -> bool:
+    """Whether the caller has the time to wait, and there is something to wait for."""
+    if wait.short or wait.hoped:
+        return now_ms < until_ms and (wait.local or not books.uplink_down)
+    return now_ms < until_ms + DISK_PATIENCE_MS
 
 
 def require_known_meters(customer: Customer, meters: dict[str, int]) -> None:
@@ -87,41 +113,66 @@ def require_known_meters(customer: Customer, meters: dict[str, int]) -> None:
         )
 
 
-def seek_lease(books: Books, allowance: Allowance, need: int, now_ms: int) -> None:
+def seek_lease(books: Books, allowance: Allowance, need: int, now_ms: int, *, batch: bool = False) -> None:
     """Ask for more of an allowance, unless an ask is under way or one for as little was just refused.
 
-    What was refused to a large call may still be there for a small one: it does not wait behind the large one. And
-    that nothing is lent ahead of need says nothing of what is needed.
+    An ask that has not left yet asks for the least that helps anybody who waits: if that is refused, all of them rest.
     """
-    rests = now_ms < allowance.denied_until_ms and (need == 0 or 0 < allowance.ask_need <= need)
     allowance.backlog += need
-    if allowance.ask is None and not rests:
+    if allowance.ask is not None:
+        if not allowance.ask_sent:
+            allowance.ask_need = min(allowance.ask_need or need, need or allowance.ask_need)
+            allowance.ask_batch = allowance.ask_batch and batch
+    elif not rests(allowance, need, now_ms, batch=batch):
         allowance.ask = books.new_lease_id()
-        allowance.ask_need = need
-        books.asking[allowance.key] = None
+        allowance.ask_need, allowance.ask_batch, allowance.ask_sent = need, batch, False
+        books.asking[allowance.ask] = allowance
         books.wake_sync()
 
 
-def _seek(books: Books, customer: Customer, wait: Wait, meters: dict[str, int], now_ms: int) -> None:
-    for step, lack in wait.short:
-        seek_lease(books, step.allowance, lack, now_ms)
+def seek_ahead(books: Books, allowance: Allowance, length_ms: int, now_ms: int) -> None:
+    """Ask for the next window's lease, once, when this window is about to end.
+
+    Args:
+        length_ms: of this window.
+    """
+    if is_ending(length_ms, allowance.window_ends_at_ms - now_ms):
+        ahead = allowance.beside(Purpose.AHEAD, now_ms)
+        if not ahead.leases:
+            seek_lease(books, ahead, 0, now_ms)
+
+
+def _seek(books: Books, customer: Customer, wait: Wait, meters: dict[str, int], now_ms: int, *, batch: bool) -> None:
+    for _, allowance, lack in wait.short:
+        seek_lease(books, allowance, lack, now_ms, batch=batch)
     for step in wait.uncovered:
-        step.allowance.awaited += meters[step.meter]
-        for lease in step.allowance.live(now_ms, drain=step.drain):
-            books.pending.touch(lease)
+        for part in step.allowance.parts():
+            part.awaited += meters[step.meter]
+            for lease in part.live(now_ms, drain=step.drain):
+                books.pending.touch(lease)
         books.waiting_for_disk.add(customer.name)
         books.pending.urgent = True
         books.wake_writer()
+    if not wait.uncovered:
+        for rate, amount in wait.filling:
+            rate.queued += amount
+            customer.queues.append(rate)
 
 
 def _first_sight(
-    books: Books, customer: Customer, call: Call, meters: dict[str, int], now_ms: int, until_ms: int
+    books: Books,
+    customer: Customer,
+    call: Call,
+    meters: dict[str, int],
+    priority: Priority,
+    now_ms: int,
+    until_ms: int,
 ) -> Decision | None:
     staleness_ms = max(0, now_ms - books.confirmed_at_ms)
     if customer.unknown_until_ms > now_ms:
         return answers.not_entitled(Code.CUSTOMER_NOT_FOUND, call.feature, None, staleness_ms)
     if customer.first_call is None:
-        customer.first_call = FirstCall(books.new_lease_id(), call.feature, call.subject, meters)
+        customer.first_call = FirstCall(books.new_lease_id(), call.feature, call.subject, meters, call.tags, priority)
         books.look_again.add(customer.name)
         books.wake_sync()
     if now_ms < until_ms and not books.uplink_down:

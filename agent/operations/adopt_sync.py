@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from agent.core.books import UNKNOWN_MS, Books
-from agent.core.budget import Allowance, AllowanceKey, Lease
+from agent.core.budget import Allowance, Purpose
+from agent.core.kinds import new_lease
+from agent.core.leases import Lease
+from agent.operations.admit import seek_lease
 from agent.operations.park import try_again
+from protocol.entitlements import InFlight
 from protocol.leases import Denial, Grant, Standing
 from protocol.uplink_messages import SyncReply, SyncRequest
 
@@ -21,6 +25,7 @@ def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms
     """
     touched: set[str] = {named.customer for named in request.customers}
     books.confirmed_at_ms = asked_at_ms
+    books.round_trip_ms = max(now_ms - asked_at_ms, books.round_trip_ms * 7 // 8)
     for report in request.leases:
         if report.lease in books.leases:
             books.leases[report.lease].reported = report
@@ -41,10 +46,10 @@ def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms
     for named in request.customers:
         books.customer(named.customer).first_call = None
         for ask in named.asks:
-            _not_answered(books, (named.customer, ask.counter, ask.scope_value), ask.lease, now_ms)
-    _leases(books, reply, asked_at_ms)
+            _not_answered(books, ask.lease, now_ms)
+    _leases(books, reply, asked_at_ms, now_ms)
     for mark in reply.high_water:
-        books.pending.high_water[mark.boot] = max(mark.seq, books.pending.high_water.get(mark.boot, 0))
+        books.pending.high_water[mark.boot] = mark.seq  # it falls when a restored database asks for events again
     books.counters.event_problems += len(reply.event_problems)
     if not books.pending.empty:
         books.pending.urgent = books.pending.urgent or bool(reply.grants or reply.recalls)
@@ -59,44 +64,58 @@ def _unknown(books: Books, name: str, now_ms: int) -> None:
 
 
 def _granted(books: Books, grant: Grant, asked_at_ms: int, now_ms: int) -> None:
-    allowance = books.allowance((grant.customer, grant.counter, grant.scope_value), now_ms)
-    if allowance.ask == grant.lease:
-        _answered(books, allowance)
+    _answered(books, grant.lease)
+    counter = books.allowance((grant.customer, grant.counter, grant.scope_value), now_ms)
+    purpose = Purpose.FINISHING if grant.finishing else Purpose.AHEAD if grant.starts_in_ms else Purpose.NOW
+    allowance = counter.beside(purpose, now_ms)
     allowance.forget_denial()
     allowance.stand(grant.standing, grant.window_end_ms, asked_at_ms + grant.window_left_ms)
     if grant.lease in books.leases:
         return  # the answer to a repeated ask: the lease is here already
-    lease = Lease(grant, asked_at_ms)
+    lease = new_lease(grant, asked_at_ms, now_ms)
     books.leases[lease.id] = lease
-    allowance.leases.append(lease)
-    allowance.granted_last = grant.amount
+    allowance.take_in(lease)
     allowance.last_debit_ms = now_ms
     books.pending.touch(lease)
     books.waiting_for_disk.add(grant.customer)
 
 
 def _denied(books: Books, denial: Denial, asked_at_ms: int, now_ms: int) -> None:
-    allowance = books.allowance((denial.customer, denial.counter, denial.scope_value), now_ms)
-    if allowance.ask == denial.lease:
-        _answered(books, allowance)
+    asked = _answered(books, denial.lease)
+    allowance = asked or books.allowance((denial.customer, denial.counter, denial.scope_value), now_ms)
     allowance.deny(denial, now_ms, asked_at_ms)
+    if allowance.purpose is Purpose.NOW and denial.exhausted:
+        _seek_to_finish(books, allowance, now_ms)
 
 
-def _not_answered(books: Books, key: AllowanceKey, lease: str, now_ms: int) -> None:
+def _seek_to_finish(books: Books, allowance: Allowance, now_ms: int) -> None:
+    """The limit is reached: where calls in flight may go on beyond it, have their next slice at hand."""
+    entitlement = books.customer(allowance.customer).entitlement
+    finishing = allowance.beside(Purpose.FINISHING, now_ms) if allowance.finishing else None
+    if entitlement is None or not any(lease.held for lease in allowance.leases) or (finishing and finishing.leases):
+        return
+    if any(limit.counter == allowance.counter and limit.in_flight is InFlight.FINISH for limit in entitlement.limits):
+        seek_lease(books, allowance.beside(Purpose.FINISHING, now_ms), max(1, allowance.typical), now_ms)
+
+
+def _not_answered(books: Books, lease: str, now_ms: int) -> None:
     """An ask that the reply passes over rests a while: else one exchange would follow the other without end."""
-    allowance = books.allowances.get(key)
-    if allowance is not None and allowance.ask == lease:
-        _answered(books, allowance)
+    allowance = _answered(books, lease)
+    if allowance is not None:
         allowance.denied_until_ms = max(allowance.denied_until_ms, now_ms + PASSED_OVER_MS)
         allowance.ask_need = 1  # whatever is needed rests
+        allowance.denied_batch = False
 
 
-def _answered(books: Books, allowance: Allowance) -> None:
-    allowance.ask = None
-    books.asking.pop(allowance.key, None)
+def _answered(books: Books, lease: str) -> Allowance | None:
+    """Whose ask this was, if it was one."""
+    allowance = books.asking.pop(lease, None)
+    if allowance is not None:
+        allowance.ask = None
+    return allowance
 
 
-def _leases(books: Books, reply: SyncReply, asked_at_ms: int) -> None:
+def _leases(books: Books, reply: SyncReply, asked_at_ms: int, now_ms: int) -> None:
     for renewal in reply.renewed:
         lease = books.leases.get(renewal.lease)
         if lease is not None:
@@ -105,14 +124,19 @@ def _leases(books: Books, reply: SyncReply, asked_at_ms: int) -> None:
     for recall in reply.recalls:
         lease = books.leases.get(recall.lease)
         if lease is not None:
-            lease.lower(recall.keep)
-            lease.closing = lease.closing or (recall.keep == 0 and lease.held == 0 and lease.orphan == 0)
+            if recall.keep == 0 and lease.held == 0 and lease.orphan == 0:
+                lease.give_up(now_ms)
+            else:
+                lease.lower(recall.keep)
             books.pending.touch(lease)
     told = {(grant.customer, grant.counter, grant.scope_value) for grant in reply.grants}
     told |= {(denial.customer, denial.counter, denial.scope_value) for denial in reply.denials}
     told |= {books.leases[one.lease].key for one in reply.renewed if one.lease in books.leases}
     for name in reply.closed:
         lease = books.leases.get(name)
+        if lease is not None and not (lease.reported is not None and lease.reported.closed):
+            _close_at_last(books, lease, now_ms)
+            continue
         if lease is not None and lease.key not in told:
             _used_elsewhere(books, lease)
         forget_lease(books, name)
@@ -124,8 +148,15 @@ def _leases(books: Books, reply: SyncReply, asked_at_ms: int) -> None:
                 forget_lease(books, name)
 
 
+def _close_at_last(books: Books, lease: Lease, now_ms: int) -> None:
+    """Somebody else has closed it: nothing more is taken of it, and what was used of it is still to be said."""
+    lease.give_up(now_ms)
+    books.pending.touch(lease)
+    books.news = True
+
+
 def _stand(books: Books, lease: Lease, standing: Standing) -> None:
-    allowance = books.allowances.get(lease.key)
+    allowance = books.holder(lease)
     if allowance is not None and allowance.window_end_ms in (None, lease.window_end_ms):
         allowance.stand(standing, lease.window_end_ms, lease.window_ends_at_ms)
 
@@ -143,8 +174,8 @@ def forget_lease(books: Books, name: str) -> None:
     lease = books.leases.pop(name, None)
     if lease is None:
         return
-    allowance = books.allowances.get(lease.key)
+    allowance = books.holder(lease)
     if allowance is not None:
-        allowance.leases.remove(lease)
+        allowance.take_out(lease)
     books.pending.leases.pop(name, None)
     books.pending.forgotten.append(name)

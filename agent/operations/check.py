@@ -13,7 +13,7 @@ from protocol.units import normalise
 def check(books: Books, request: Check, now_ms: int, until_ms: int) -> Decision | None:
     """The decision, or ``None`` while it waits for a first lease."""
     meters = normalise(request.amounts, {})
-    outcome = admit(books, request.call, meters, now_ms, until_ms)
+    outcome = admit(books, request.call, meters, now_ms, until_ms, priority=request.priority)
     if not isinstance(outcome, Admitted):
         return outcome
     return answers.allowed(
@@ -24,5 +24,5 @@ def check(books: Books, request: Check, now_ms: int, until_ms: int) -> Decision 
         max(0, now_ms - books.confirmed_at_ms),
         reservation=None,
         breakdown=request.breakdown,
-        meters=meters,
+        meters=outcome.meters,
     )

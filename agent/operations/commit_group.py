@@ -7,11 +7,14 @@ from zlib import crc32
 
 import msgspec
 
-from agent.core.budget import Lease
+from agent.core.kinds import is_rate, new_lease
+from agent.core.leases import Lease
 from agent.core.pending import Group
+from agent.core.rates import RateShare
 from agent.core.reservations import Line, Reservation
 from agent.store import journal
 from protocol.codec import encode_msgpack
+from protocol.entitlements import Rate
 from protocol.events import BATCH_BYTES_MAX, UsageEvent
 from protocol.leases import Grant, Standing
 from protocol.local_messages import Call
@@ -36,6 +39,7 @@ class StoredReservation(msgspec.Struct, frozen=True):
     lines: tuple[StoredLine, ...]
     expires_at_ms: int
     version: int
+    rates: tuple[Rate, ...] = ()
 
 
 def to_write(group: Group, boot: int, first: int, at_ms: int) -> journal.Write:
@@ -51,7 +55,7 @@ def to_write(group: Group, boot: int, first: int, at_ms: int) -> journal.Write:
         rows.append(
             journal.LeaseRow(
                 row.lease.id,
-                b"" if row.lease.written else encode_msgpack(_grant(row.lease)),
+                b"" if row.lease.written else encode_msgpack(as_granted(row.lease)),
                 row.cap,
                 row.watermark,
                 row.settled,
@@ -83,30 +87,41 @@ def to_batches(events: list[UsageEvent], boot: int, first: int, at_ms: int) -> l
 
 def from_lease_row(row: journal.LeaseRow, grant: Grant, shift_ms: int, now_ms: int) -> Lease:
     """A lease as the last run left it: what its watermark covers and nobody accounts for may have been used."""
-    lease = Lease(grant, now_ms)
+    lease = new_lease(grant, now_ms, now_ms)
     lease.cap = lease.durable_cap = row.cap
     lease.watermark = row.watermark
     lease.settled = lease.durable_settled = row.settled
     lease.expires_at_ms = min(row.expires_at_ms + shift_ms, now_ms + grant.ttl_ms)
     lease.window_ends_at_ms = row.window_ends_at_ms + shift_ms
-    lease.closing = bool(row.closing)  # SQLite knows no booleans
+    lease.starts_at_ms = lease.window_ends_at_ms - (lease.window_end_ms - lease.window_start_ms)
+    lease.begun = row.watermark > 0 or lease.starts_at_ms <= now_ms
+    lease.closing = bool(row.closing) or isinstance(lease, RateShare)  # its bucket is gone: it goes home empty
     lease.written = True
     return lease
 
 
 def from_reservation_row(name: str, stored: StoredReservation, leases: dict[str, Lease], shift_ms: int) -> Reservation:
     """A call in flight as the last run left it, holding on the leases that are still here."""
-    lines = [
+    lines = [  # what was taken from rates is not held: their buckets are gone
         Line(
             line.meter,
             (line.customer, line.counter, line.scope_value),
             [(leases[lease], amount) for lease, amount in line.holds if lease in leases],
         )
         for line in stored.lines
+        if not is_rate(line.counter)
     ]
     expires_at_ms = stored.expires_at_ms + shift_ms
     return Reservation(
-        name, stored.call, stored.asked, stored.amounts, lines, expires_at_ms, stored.version, journaled=True
+        name,
+        stored.call,
+        stored.asked,
+        stored.amounts,
+        lines,
+        expires_at_ms,
+        stored.version,
+        journaled=True,
+        rates=stored.rates,
     )
 
 
@@ -119,6 +134,7 @@ def _reservation_body(held: Reservation) -> bytes:
             tuple(_stored_line(line) for line in held.lines),
             held.expires_at_ms,
             held.version,
+            held.rates,
         )
     )
 
@@ -131,13 +147,14 @@ def _holds(holds: Iterable[tuple[Lease, int]]) -> tuple[tuple[str, int], ...]:
     return tuple((lease.id, amount) for lease, amount in holds)
 
 
-def _grant(lease: Lease) -> Grant:
+def as_granted(lease: Lease) -> Grant:
+    """What the lease was granted as, with its seal: what is journaled, and shown to a control plane that forgot it."""
     return Grant(
         lease.id,
         lease.customer,
         lease.counter,
         lease.scope_value,
-        lease.cap,
+        lease.granted,
         lease.ttl_ms,
         lease.window_start_ms,
         lease.window_end_ms,
@@ -145,4 +162,8 @@ def _grant(lease: Lease) -> Grant:
         Standing(0, 0),
         lease.central,
         lease.overage,
+        finishing=lease.finishing,
+        per_ms=lease.per_ms if isinstance(lease, RateShare) else 0,
+        burst=lease.lent_burst if isinstance(lease, RateShare) else 0,
+        seal=lease.seal,
     )

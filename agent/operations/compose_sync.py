@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from agent.core.books import Books
-from agent.core.budget import AllowanceKey
+from agent.core.budget import Allowance, Purpose
 from agent.core.demand import asked_demand, renewal_due
+from protocol.entitlements import Priority
 from protocol.events import EventBatch
 from protocol.leases import LeaseReport
 from protocol.uplink_messages import ASKS_MAX, LEASES_MAX, Ask, CustomerSync, SyncRequest
@@ -24,21 +25,10 @@ def compose_sync(
     Asks under way are repeated under the same id until they are answered, so that a lost answer costs nothing.
     """
     asks: dict[str, list[Ask]] = {}
-    for key in _fair_share(books):
-        allowance = books.allowances.get(key)
-        if allowance is None or allowance.ask is None or stopping:
-            continue
-        asks.setdefault(allowance.customer, []).append(
-            Ask(
-                allowance.ask,
-                allowance.counter,
-                allowance.scope_value,
-                allowance.ask_need,
-                asked_demand(allowance, now_ms),
-                allowance.typical,
-            )
-        )
-        allowance.backlog = 0
+    for lease in () if stopping else _fair_share(books):
+        allowance = books.asking[lease]
+        asks.setdefault(allowance.customer, []).append(_ask(lease, allowance, now_ms))
+        allowance.backlog, allowance.ask_sent = 0, True
     named = dict.fromkeys([*asks, *books.look_again, *(books.customers if snapshot else ())])
     customers = [_customer(books, name, asks.get(name, [])) for name in list(named)[:CUSTOMERS_A_SYNC_MAX]]
     return SyncRequest(
@@ -50,6 +40,21 @@ def compose_sync(
         tuple(batches),
         snapshot,
         stopping,
+        generation=books.generation,
+    )
+
+
+def _ask(lease: str, allowance: Allowance, now_ms: int) -> Ask:
+    return Ask(
+        lease,
+        allowance.counter,
+        allowance.scope_value,
+        allowance.ask_need,
+        asked_demand(allowance, now_ms),
+        allowance.typical,
+        ahead=allowance.purpose is Purpose.AHEAD,
+        finishing=allowance.purpose is Purpose.FINISHING,
+        priority=Priority.BATCH if allowance.ask_batch else Priority.INTERACTIVE,
     )
 
 
@@ -60,19 +65,19 @@ def _customer(books: Books, name: str, asks: list[Ask]) -> CustomerSync:
     return CustomerSync(name, version, first, tuple(asks))
 
 
-def _fair_share(books: Books) -> list[AllowanceKey]:
+def _fair_share(books: Books) -> list[str]:
     """Which asks go now: customer by customer in turn, those first for whom somebody waits; one customer with very many
     users must not make all others wait."""
-    turns: dict[str, deque[AllowanceKey]] = {}
-    for key in books.asking:
-        turns.setdefault(key[0], deque()).append(key)
+    turns: dict[str, deque[str]] = {}
+    for lease, allowance in books.asking.items():
+        turns.setdefault(allowance.customer, deque()).append(lease)
     in_turn = deque(sorted(turns.items(), key=lambda turn: not books.customer(turn[0]).parked))
-    chosen: list[AllowanceKey] = []
+    chosen: list[str] = []
     while in_turn and len(chosen) < ASKS_MAX:
-        name, keys = in_turn.popleft()
-        chosen.append(keys.popleft())
-        if keys:
-            in_turn.append((name, keys))
+        name, leases = in_turn.popleft()
+        chosen.append(leases.popleft())
+        if leases:
+            in_turn.append((name, leases))
     return chosen
 
 
@@ -83,8 +88,8 @@ def _reports(books: Books, now_ms: int, *, every: bool) -> list[LeaseReport]:
         leases = [*leases[start:], *leases[:start]]
     reports = []
     for lease in leases:
-        if not lease.written:
-            continue  # granted, but not yet in the journal: nothing has been used of it
+        if not lease.written or lease.disowned:
+            continue  # not yet in the journal: nothing has been used of it; or nobody wants to hear of it
         report = lease.report()
         if every or report != lease.reported or renewal_due(lease, now_ms):
             reports.append(report)

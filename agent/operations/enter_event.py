@@ -7,9 +7,11 @@ from hashlib import blake2b
 
 import msgspec
 
-from agent.core.books import Books
-from agent.core.budget import AllowanceKey, Lease
+from agent.core.books import Books, Customer
+from agent.core.derived import derived_meters, with_derived
+from agent.core.leases import AllowanceKey, Lease
 from agent.core.pending import Notify, PendingEvent
+from agent.core.rates import RateAllowance
 from agent.core.reservations import Ended, Reservation, Said
 from protocol.events import Charge, UsageEvent
 from protocol.local_messages import Call, ErrorReply, Problem, Recorded
@@ -38,24 +40,23 @@ def charge_lines(books: Books, held: Reservation, amounts: Mapping[str, int]) ->
     for line in held.lines:
         left = amounts.get(line.meter, 0)
         for lease, hold in line.holds:
-            part = min(left, hold)
-            lease.held -= hold
-            if held.journaled:
-                lease.freeing += hold - part
+            part = lease.end_hold(hold, left, journaled=held.journaled)
             if part:
-                lease.settled += part
                 charges.append((lease, part, False))
-                left -= part
+            left = left - hold if left > hold else 0
             if lease.central and lease.held == 0:
                 lease.closing = True
             if lease.closing:
                 lease.lower(0)  # told only once the disk says so too
             books.pending.touch(lease)
+    customer = books.customers.get(held.call.customer)
+    if customer is not None and customer.parked:
+        books.freed.add(customer.name)
     return charges
 
 
 def charge_rest(books: Books, call: Call, amounts: dict[str, int], charged: Charges, now_ms: int) -> Charges:
-    """Settle what no hold covered, on every limit on the path that has room here.
+    """Settle what no hold covered, on every limit on the path that sums up use and has room here.
 
     What finds no room stays uncharged in the event; the control plane debits it directly.
     """
@@ -68,11 +69,31 @@ def charge_rest(books: Books, call: Call, amounts: dict[str, int], charged: Char
     more: Charges = []
     for step in books.path(customer, call, amounts, now_ms).steps:
         rest = amounts[step.meter] - covered.get(step.allowance.key, 0)
-        if rest > 0:
-            more += step.allowance.charge(rest, now_ms)
+        if rest > 0 and step.counted:
+            charges = step.allowance.charge(rest, now_ms)
+            rest -= sum(part for _, part, _ in charges)
+            more += charges
+            if rest and step.allowance.finishing is not None:
+                more += step.allowance.finishing.charge(rest, now_ms)
     for lease, _, _ in more:
         books.pending.touch(lease)
     return more
+
+
+def overdraw(books: Books, held: Reservation, amounts: Mapping[str, int], now_ms: int) -> None:
+    """What a call used beyond what it had taken from rates comes out of their buckets, which then owe it."""
+    for line in held.lines:
+        rate = books.allowances.get(line.allowance)
+        over = amounts.get(line.meter, 0) - sum(hold for _, hold in line.holds)
+        if over > 0 and isinstance(rate, RateAllowance):
+            rate.charge(over, now_ms)
+
+
+def draw_on_rates(books: Books, customer: Customer, call: Call, amounts: dict[str, int], now_ms: int) -> None:
+    """What has just been used without asking comes out of the buckets of the rates on its path."""
+    for step in books.path(customer, call, amounts, now_ms).steps:
+        if isinstance(step.allowance, RateAllowance):
+            step.allowance.charge(amounts[step.meter], now_ms)
 
 
 def enter_event(books: Books, key: str, ended: Ended, event: UsageEvent) -> AfterCommit:
@@ -84,19 +105,19 @@ def enter_event(books: Books, key: str, ended: Ended, event: UsageEvent) -> Afte
     books.pending.events.append(pending)
     books.pending.urgent = True
     books.wake_writer()
-    return AfterCommit(
-        Recorded(event=event.event, amounts=ended.said.amounts, corrects=event.corrects), pending.waiters
-    )
+    return AfterCommit(Recorded(event=event.event, amounts=ended.counted, corrects=event.corrects), pending.waiters)
 
 
-def usage_event(name: str, call: Call, said: Said, charges: Charges, at_ms: int, version: int) -> UsageEvent:
+def usage_event(name: str, ended: Ended, charges: Charges, at_ms: int, version: int) -> UsageEvent:
     """The one immutable fact."""
+    call, said = ended.call, ended.said
+    assert said is not None
     return UsageEvent(
         event=name,
         customer=call.customer,
         feature=call.feature,
         at_ms=at_ms,
-        amounts=said.amounts,
+        amounts=ended.counted,
         subject=call.subject,
         tags=call.tags,
         model=said.model,
@@ -106,6 +127,7 @@ def usage_event(name: str, call: Call, said: Said, charges: Charges, at_ms: int,
         outcome=said.outcome,
         charges=tuple([Charge(lease.id, part, orphan) for lease, part, orphan in charges]),
         version=version,
+        derived=_derived(ended),
     )
 
 
@@ -125,7 +147,8 @@ def repeat_or_correct(
     told = ended.event_of(said)
     if told is not None:
         corrects = None if told == ended.event else ended.event
-        reply = Recorded(event=told, amounts=said.amounts, duplicate=True, corrects=corrects)
+        counted = with_derived(ended.rates, ended.call.feature, said.amounts)
+        reply = Recorded(event=told, amounts=counted, duplicate=True, corrects=corrects)
         if ended.durable:
             return reply
         books.pending.urgent = True
@@ -134,8 +157,8 @@ def repeat_or_correct(
     if len(ended.earlier) >= CORRECTIONS_MAX:
         text = f"{ended.event!r} has been corrected {CORRECTIONS_MAX} times already; record what is left to correct"
         return ErrorReply(error=Problem("reservation_ended", text))
-    before = ended.said
-    difference = _difference(before.amounts, said.amounts)
+    before, counted = ended.said, with_derived(ended.rates, ended.call.feature, said.amounts)
+    difference = _difference(ended.counted, counted)
     if len(difference) > METERS_MAX:
         problem = f"make {len(difference)} meters with those said before"
         raise Violation("amounts", problem, f"at most {METERS_MAX}; say 0 for none of the others")
@@ -155,13 +178,18 @@ def repeat_or_correct(
         usage_source=said.usage_source,
         outcome=said.outcome,
         corrects=ended.event,
+        derived=_derived(ended),
     )
-    ended.said = said
+    ended.said, ended.counted = said, counted
     return enter_event(books, key, ended, event)
 
 
 def _difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     return {name: after.get(name, 0) - before.get(name, 0) for name in {**before, **after}}
+
+
+def _derived(ended: Ended) -> tuple[str, ...]:
+    return tuple(sorted(derived_meters(ended.rates, ended.call.feature))) if ended.rates else ()
 
 
 def _short(event: str) -> str:

@@ -6,6 +6,7 @@ The provider may have billed all of it; nobody can tell. A settle that comes lat
 from __future__ import annotations
 
 from agent.core.books import Books
+from agent.core.derived import as_said
 from agent.core.reservations import Said
 from agent.operations.settle import conclude
 from protocol.events import Outcome, UsageSource
@@ -15,7 +16,14 @@ def expire(books: Books, now_ms: int, wall_ms: int) -> int:
     """End every reservation whose life is over; how many that were."""
     over = books.reservations.expired(now_ms)
     for held in over:
-        said = Said(held.amounts, {}, UsageSource.ESTIMATED, Outcome.EXPIRED, held.call.model, None)
+        said = Said(
+            as_said(held.rates, held.call.feature, held.amounts),
+            {},
+            UsageSource.ESTIMATED,
+            Outcome.EXPIRED,
+            held.call.model,
+            None,
+        )
         conclude(books, held.id, held, held.call, said, now_ms, wall_ms)
     books.counters.expired += len(over)
     return len(over)

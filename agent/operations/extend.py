@@ -5,10 +5,10 @@ from __future__ import annotations
 from agent.core import answers
 from agent.core.books import Books
 from agent.core.decide import Path, look_along
+from agent.core.derived import as_said, with_derived
 from agent.core.reservations import Line, Reservation
 from agent.operations.admit import Admitted, admit
-from agent.operations.reserve import take
-from protocol import decisions
+from agent.operations.reserve import as_answered, take
 from protocol.decisions import Decision
 from protocol.local_messages import ErrorReply, Extend, Problem
 from protocol.units import METERS_MAX
@@ -24,18 +24,20 @@ def extend(books: Books, request: Extend, now_ms: int, until_ms: int) -> Decisio
             return ErrorReply(error=Problem("reservation_ended", text, "reservation"))
         text = f"no reservation {request.reservation!r} is held here; reserve first"
         return ErrorReply(error=Problem("reservation_not_found", text, "reservation"))
-    more = {meter: max(0, total - held.amounts.get(meter, 0)) for meter, total in request.amounts.items()}
-    totals = {
-        **held.amounts,
-        **{meter: max(total, held.amounts.get(meter, 0)) for meter, total in request.amounts.items()},
+    totals = _totals(held, request.amounts)
+    more = {
+        meter: amount - held.amounts.get(meter, 0)
+        for meter, amount in totals.items()
+        if meter in request.amounts or amount > held.amounts.get(meter, 0)
     }
-    if len(totals) > METERS_MAX:
-        raise Violation("amounts", f"make {len(totals)} meters with those held already", f"at most {METERS_MAX}")
-    outcome = admit(books, held.call, more, now_ms, until_ms, sized={meter: totals[meter] for meter in more})
+    outcome = admit(books, held.call, more, now_ms, until_ms, totals=totals)
     if not isinstance(outcome, Admitted):
         return outcome
     for step in outcome.path.steps:
         line = take(books, step, more[step.meter], now_ms)
+        lack = more[step.meter] - sum(part for _, part in line.holds)
+        if lack and step.allowance.finishing is not None:
+            line.holds += step.allowance.finishing.take(lack, now_ms, drain=step.drain)
         if line.holds:
             _add(held, line)
     held.amounts = totals
@@ -49,10 +51,24 @@ def extend(books: Books, request: Extend, now_ms: int, until_ms: int) -> Decisio
         held.call.feature,
         now_ms,
         max(0, now_ms - books.confirmed_at_ms),
-        reservation=decisions.Reservation(held.id, held.expires_at_ms - now_ms, held.amounts),
+        reservation=as_answered(held, now_ms),
         breakdown=False,
         meters=totals,
     )
+
+
+def _totals(held: Reservation, wanted: dict[str, int]) -> dict[str, int]:
+    """What is held in all once ``wanted`` is held too; derived meters are made of the whole, so that they are rounded
+    up once.
+
+    Raises:
+        Violation: more meters than a call may have, or a derived one is asked for.
+    """
+    said = as_said(held.rates, held.call.feature, held.amounts)
+    totals = {**said, **{meter: max(total, said.get(meter, 0)) for meter, total in wanted.items()}}
+    if len(totals) > METERS_MAX:
+        raise Violation("amounts", f"make {len(totals)} meters with those held already", f"at most {METERS_MAX}")
+    return with_derived(held.rates, held.call.feature, totals)
 
 
 def _whole_path(books: Books, held: Reservation, now_ms: int) -> Path:

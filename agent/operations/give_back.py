@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from agent.core.books import Books
-from agent.core.demand import goes_back, renewal_due
+from agent.core.demand import IDLE_RETURN_MS, goes_back, renewal_due
+from agent.core.slots import SlotLease
+from agent.operations.admit import seek_ahead
 from agent.operations.adopt_sync import forget_lease
 
 FORGET_CUSTOMER_MS = 600_000
@@ -19,11 +21,18 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
         everything: the agent stops; nothing is kept.
     """
     for lease in list(books.leases.values()):
-        allowance = books.allowances[lease.key]
-        if not lease.closing and (everything or goes_back(lease, allowance, now_ms)):
-            lease.closing = True
-            lease.lower(0)
+        counter = books.allowances[lease.key]
+        for begun in counter.begin_window(now_ms):
+            books.pending.touch(begun)
+        allowance = books.holder(lease)
+        assert allowance is not None
+        if isinstance(lease, SlotLease) and lease.let_go(now_ms):
             books.pending.touch(lease)
+        if not lease.closing and (everything or goes_back(lease, allowance, now_ms)):
+            lease.give_up(now_ms)
+            books.pending.touch(lease)
+        elif lease.window_end_ms == counter.window_end_ms and now_ms - counter.last_debit_ms < IDLE_RETURN_MS:
+            seek_ahead(books, counter, lease.window_end_ms - lease.window_start_ms, now_ms)
         if lease.disowned and lease.held == 0:
             forget_lease(books, lease.id)
         elif renewal_due(lease, now_ms) and not lease.closing:
@@ -37,7 +46,7 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
 def forget_customers(books: Books, now_ms: int) -> None:
     """Drop customers that nobody has asked about for long and of whom nothing is held."""
     holding = {lease.customer for lease in books.leases.values()} | {held.call.customer for held in books.reservations}
-    holding |= {key[0] for key in books.asking}  # a lease may be on its way, and would be claimed by nobody
+    holding |= {asking.customer for asking in books.asking.values()}  # else what they get would be nobody's
     for name, customer in list(books.customers.items()):
         idle_ms = now_ms - customer.last_used_ms
         limit_ms = FORGET_CUSTOMER_MS if customer.entitlement else FORGET_UNKNOWN_MS
@@ -48,7 +57,6 @@ def forget_customers(books: Books, now_ms: int) -> None:
         books.pending.entitlements[name] = None
         for key in [key for key in books.allowances if key[0] == name]:
             del books.allowances[key]
-            books.asking.pop(key, None)
 
 
 def forget_counters(books: Books, now_ms: int) -> None:
@@ -56,7 +64,8 @@ def forget_counters(books: Books, now_ms: int) -> None:
     idle = [
         key
         for key, allowance in books.allowances.items()
-        if not allowance.leases and allowance.ask is None and now_ms - allowance.last_debit_ms >= FORGET_CUSTOMER_MS
+        if now_ms - allowance.last_debit_ms >= FORGET_CUSTOMER_MS
+        and not any(part.leases or part.ask for part in allowance.parts())
     ]
     for key in idle:
         del books.allowances[key]

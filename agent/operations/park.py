@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from agent.core.books import PARKED_MAX, Attempt, Books, Parked
+from agent.core.books import PARKED_MAX, Attempt, Books, Customer, Parked
 from agent.core.reservations import Ended
 from protocol.local_messages import Reserve
 
@@ -43,12 +43,23 @@ def try_again(books: Books, customers: Iterable[str]) -> None:
     """Something changed for these customers: whoever waits for them is tried again, first come first served."""
     for name in customers:
         customer = books.customers.get(name)
+        if customer is not None and customer.parked:
+            _try(books, customer, lambda _position, _parked: True)
+
+
+def try_next(books: Books, customers: Iterable[str]) -> None:
+    """Calls of these customers gave something back: those who wait are tried in turn, until one must wait on."""
+    for name in customers:
+        customer = books.customers.get(name)
         if customer is None or not customer.parked:
             continue
-        waiting, customer.parked = customer.parked, []
-        still = [parked for parked in waiting if not parked.attempt()]
-        books.parked += len(still) - len(waiting)
-        customer.parked = still + customer.parked
+        _end_queues(customer)
+        while customer.parked:
+            first = customer.parked.pop(0)
+            if not first.attempt():
+                customer.parked.insert(0, first)
+                break
+            books.parked -= 1
 
 
 def try_due(books: Books, now_ms: int) -> None:
@@ -56,11 +67,19 @@ def try_due(books: Books, now_ms: int) -> None:
     if not books.parked:
         return
     for customer in [customer for customer in books.customers.values() if customer.parked]:
-        waiting, customer.parked = customer.parked, []
-        still = [
-            parked
-            for position, parked in enumerate(waiting)
-            if (position >= HEAD and parked.deadline_ms > now_ms) or not parked.attempt()
-        ]
-        books.parked += len(still) - len(waiting)
-        customer.parked = still + customer.parked
+        _try(books, customer, lambda position, parked: position < HEAD or parked.deadline_ms <= now_ms)
+
+
+def _try(books: Books, customer: Customer, chosen: Callable[[int, Parked], bool]) -> None:
+    waiting, customer.parked = customer.parked, []
+    _end_queues(customer)
+    still = [parked for position, parked in enumerate(waiting) if not (chosen(position, parked) and parked.attempt())]
+    books.parked += len(still) - len(waiting)
+    customer.parked = still + customer.parked
+
+
+def _end_queues(customer: Customer) -> None:
+    """Those who wait for a rate queue up again as they are tried, in their order; newcomers stand behind them."""
+    for rate in customer.queues:
+        rate.queued = 0
+    customer.queues.clear()

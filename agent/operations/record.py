@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from agent.core.books import Books
+from agent.core.derived import with_derived
 from agent.core.reservations import Ended, Said
 from agent.operations.admit import require_known_meters
 from agent.operations.enter_event import (
     AfterCommit,
     charge_rest,
+    draw_on_rates,
     enter_event,
     overloaded,
     repeat_or_correct,
@@ -22,7 +24,8 @@ def record(
 ) -> Recorded | AfterCommit | ErrorReply | None:
     """Take the event in; a customer seen here for the first time is looked up first, while there is time.
 
-    When the control plane cannot be asked, the event is taken in all the same: it decides about it later.
+    When the control plane cannot be asked, the event is taken in all the same: it decides about it later. What happened
+    some time ago (``at_ms``) is no use of a rate now, and nothing that was not reserved was ever held at once.
     """
     if books.pending.full:
         return overloaded()
@@ -51,9 +54,13 @@ def record(
             books.wake_sync()
             return None
     require_known_meters(customer, amounts)
-    charges = charge_rest(books, call, amounts, [], now_ms)
+    rates = customer.entitlement.rates if customer.entitlement else ()
+    counted = with_derived(rates, call.feature, amounts)
+    charges = charge_rest(books, call, counted, [], now_ms)
+    if request.at_ms is None and customer.entitlement is not None:
+        draw_on_rates(books, customer, call, counted, now_ms)
     version = customer.entitlement.version if customer.entitlement else 0
-    at_ms = wall_ms if request.at_ms is None else request.at_ms
-    event = usage_event(request.event, call, said, charges, at_ms, version)
+    ended = Ended(request.event, said, call, rates=rates, counted=counted)
+    event = usage_event(request.event, ended, charges, wall_ms if request.at_ms is None else request.at_ms, version)
     books.counters.recorded += 1
-    return enter_event(books, key, Ended(request.event, said, call), event)
+    return enter_event(books, key, ended, event)

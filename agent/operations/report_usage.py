@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from agent.core.answers import limit_state
 from agent.core.books import Books, Customer
-from agent.core.decide import Step
+from agent.core.lacking import step_of
 from agent.operations.admit import CROWDED
 from protocol.decisions import LimitState
-from protocol.entitlements import Entitlement, Limit, WhenOffline, scope_value
+from protocol.entitlements import Entitlement, Limit, scope_value
 from protocol.events import Subject
 from protocol.local_messages import ErrorReply, Problem, Usage, UsageReport
 from protocol.windows import WindowKind
@@ -65,5 +65,5 @@ def _state(books: Books, customer: Customer, limit: Limit, request: Usage, now_m
     subject = Subject(request.user, request.workspace, request.role, request.api_key)
     whose = scope_value(limit, subject, request.tags)
     allowance = books.allowance((customer.name, limit.counter, whose), now_ms)
-    step = Step(limit, allowance, limit.meter, limit.when_offline is WhenOffline.DRAIN)
-    return limit_state(step, now_ms, granted=allowance.used(now_ms) < limit.amount)
+    step = step_of(limit, allowance)
+    return limit_state(step, now_ms, granted=allowance.used(now_ms) < step.size)

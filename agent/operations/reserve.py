@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from agent.core import answers
 from agent.core.books import RESERVATIONS_MAX, Books
-from agent.core.decide import Path, Step, look_along
+from agent.core.decide import Path, look_along
 from agent.core.demand import asks_ahead
+from agent.core.derived import as_said
+from agent.core.lacking import Step
 from agent.core.reservations import Line, Reservation
 from agent.operations.admit import Admitted, admit, seek_lease
 from protocol import decisions
 from protocol.decisions import Decision
+from protocol.entitlements import Priority
 from protocol.local_messages import Call, ErrorReply, Problem, Reserve
 from protocol.units import normalise
 
@@ -27,19 +30,20 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
     if len(books.reservations) >= RESERVATIONS_MAX:
         text = f"{RESERVATIONS_MAX} calls are in flight on this host already; settle or release some"
         return ErrorReply(error=Problem("overloaded", text), retry=True)
-    outcome = admit(books, request.call, meters, now_ms, until_ms)
+    outcome = admit(books, request.call, meters, now_ms, until_ms, priority=request.priority)
     if not isinstance(outcome, Admitted):
         return outcome
-    lines = [take(books, step, meters[step.meter], now_ms) for step in outcome.path.steps]
+    amounts, batch = outcome.meters, request.priority is Priority.BATCH
     held = Reservation(
         request.reservation,
         request.call,
         meters,
-        meters,
-        lines,
+        amounts,
+        [take(books, step, amounts[step.meter], now_ms, batch=batch) for step in outcome.path.steps],
         now_ms + request.ttl_ms,
         outcome.entitlement.version,
         now_ms,
+        rates=outcome.entitlement.rates,
     )
     books.reservations.put(held)
     books.pending.opened[held.id] = held
@@ -47,15 +51,15 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
     return _answer(books, held, outcome.path, request.call, now_ms, breakdown=request.breakdown)
 
 
-def take(books: Books, step: Step, amount: int, now_ms: int) -> Line:
+def take(books: Books, step: Step, amount: int, now_ms: int, *, batch: bool = False) -> Line:
     """Hold ``amount`` of one allowance that has room for it, and ask ahead when little is left."""
     allowance = step.allowance
     line = Line(step.meter, allowance.key)
     if amount:
         line.holds = allowance.take(amount, now_ms, drain=step.drain)
         allowance.note_demand(amount, now_ms)
-        if asks_ahead(allowance, now_ms):
-            seek_lease(books, allowance, 0, now_ms)
+        if allowance.asks_early and asks_ahead(allowance, now_ms, books.round_trip_ms):
+            seek_lease(books, allowance, 0, now_ms, batch=batch)
     return line
 
 
@@ -68,10 +72,16 @@ def _answer(books: Books, held: Reservation, path: Path, call: Call, now_ms: int
         call.feature,
         now_ms,
         max(0, now_ms - books.confirmed_at_ms),
-        reservation=decisions.Reservation(held.id, held.expires_at_ms - now_ms, held.amounts),
+        reservation=as_answered(held, now_ms),
         breakdown=breakdown,
         meters=held.amounts,
     )
+
+
+def as_answered(held: Reservation, now_ms: int) -> decisions.Reservation:
+    """What its caller is told of it: the meters that a caller may say, so that they can be said back."""
+    amounts = as_said(held.rates, held.call.feature, held.amounts)
+    return decisions.Reservation(held.id, held.expires_at_ms - now_ms, amounts)
 
 
 def _again(

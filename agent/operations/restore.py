@@ -8,11 +8,12 @@ from zlib import crc32
 import msgspec
 
 from agent.core.books import Books
+from agent.core.budget import Purpose
 from agent.core.reservations import Ended, Said
 from agent.operations.commit_group import StoredReservation, from_lease_row, from_reservation_row
 from agent.store.journal import BatchRow, Contents, JournalDamagedError
 from protocol.codec import MsgpackDecoder
-from protocol.entitlements import Entitlement
+from protocol.entitlements import Entitlement, Rate
 from protocol.events import UsageEvent
 from protocol.leases import Grant
 from protocol.local_messages import RESERVATION_TTL_MS, Call
@@ -60,9 +61,8 @@ def _leases(books: Books, contents: Contents, now_ms: int, shift_ms: int) -> Non
     for row in contents.leases:
         lease = from_lease_row(row, _grant(row.body), shift_ms, now_ms)
         books.leases[lease.id] = lease
-        allowance = books.allowance(lease.key, now_ms)
-        allowance.leases.append(lease)
-        allowance.granted_last = lease.cap
+        purpose = Purpose.FINISHING if lease.finishing else Purpose.NOW if lease.begun else Purpose.AHEAD
+        books.allowance(lease.key, now_ms).beside(purpose, now_ms).take_in(lease)
 
 
 def _reservations(books: Books, contents: Contents, shift_ms: int) -> None:
@@ -86,16 +86,24 @@ def _remember_ended(books: Books, batch: BatchRow) -> None:
             continue
         for key in (event.event, f"{event.customer}/{event.event}"):
             if event.corrects is None:
-                _first_word(books, key, event)
+                _first_word(books, key, event, _rates_of(books, event))
         if event.corrects is not None:
             for key in (event.corrects, f"{event.customer}/{event.corrects}"):
                 _correction(books, key, event)
 
 
-def _first_word(books: Books, key: str, event: UsageEvent) -> None:
+def _rates_of(books: Books, event: UsageEvent) -> tuple[Rate, ...]:
+    """The rates that made its derived meters, or those that hold now when they have changed since: a correction then
+    brings the call to what these make of it."""
+    customer = books.customers.get(event.customer)
+    return customer.entitlement.rates if event.derived and customer and customer.entitlement else ()
+
+
+def _first_word(books: Books, key: str, event: UsageEvent, rates: tuple[Rate, ...]) -> None:
     call = Call(event.customer, event.feature, event.subject, event.tags, event.model)
-    said = _said(event, event.amounts, event.tokens)
-    books.ended.put(key, Ended(event.event, said, call, event.event, durable=True))
+    said = _said(event, _without(event.amounts, event.derived), event.tokens)
+    ended = Ended(event.event, said, call, event.event, durable=True, rates=rates, counted=dict(event.amounts))
+    books.ended.put(key, ended)
 
 
 def _correction(books: Books, key: str, event: UsageEvent) -> None:
@@ -104,12 +112,18 @@ def _correction(books: Books, key: str, event: UsageEvent) -> None:
         return
     before = ended.said
     ended.earlier = (*ended.earlier, (before, ended.last_event))
-    ended.said = _said(event, _sum(before.amounts, event.amounts), _sum(before.tokens, event.tokens))
+    ended.counted = _sum(ended.counted, event.amounts)
+    amounts = _sum(before.amounts, _without(event.amounts, event.derived))
+    ended.said = _said(event, amounts, _sum(before.tokens, event.tokens))
     ended.last_event = event.event
 
 
 def _said(event: UsageEvent, amounts: dict[str, int], tokens: dict[str, int]) -> Said:
     return Said(amounts, tokens, event.usage_source, event.outcome, event.model, event.provider)
+
+
+def _without(amounts: dict[str, int], derived: tuple[str, ...]) -> dict[str, int]:
+    return {meter: amount for meter, amount in amounts.items() if meter not in derived}
 
 
 def _sum(before: dict[str, int], difference: dict[str, int]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.core.books import Books
+from agent.core.derived import with_derived
 from agent.core.reservations import Ended, Reservation, Said
 from agent.operations.admit import require_known_meters
 from agent.operations.enter_event import (
@@ -10,6 +11,7 @@ from agent.operations.enter_event import (
     charge_lines,
     charge_rest,
     enter_event,
+    overdraw,
     overloaded,
     repeat_or_correct,
     usage_event,
@@ -49,8 +51,9 @@ def settle(books: Books, request: Settle, now_ms: int, wall_ms: int) -> Recorded
     known = books.customers.get(call.customer)
     if known is not None:
         require_known_meters(known, amounts)
+    concluded = conclude(books, request.reservation, held, call, said, now_ms, wall_ms)
     books.counters.settled += 1
-    return conclude(books, request.reservation, held, call, said, now_ms, wall_ms)
+    return concluded
 
 
 def conclude(
@@ -62,17 +65,26 @@ def conclude(
     now_ms: int,
     wall_ms: int,
 ) -> AfterCommit:
-    """End a call: its holds, its event, and the memory of what was said."""
+    """End a call: its holds, its event, and the memory of what was said.
+
+    Raises:
+        Violation: what is said makes too much of a derived meter, or says one itself; nothing has changed.
+    """
     customer = books.customers.get(call.customer)
-    version = customer.entitlement.version if customer and customer.entitlement else 0
-    charges = charge_lines(books, held, said.amounts) if held else []
-    if held is None or held.version != version or not _within(said.amounts, held.amounts):
-        charges += charge_rest(books, call, said.amounts, charges, now_ms)
+    entitlement = customer.entitlement if customer else None
+    version = entitlement.version if entitlement else 0
+    rates = held.rates if held else entitlement.rates if entitlement else ()
+    counted = with_derived(rates, call.feature, said.amounts)  # before anything changes: it may refuse them
+    charges = charge_lines(books, held, counted) if held else []
+    if held is None or held.version != version or not _within(counted, held.amounts):
+        charges += charge_rest(books, call, counted, charges, now_ms)
     if held is not None:
+        if not _within(counted, held.amounts):
+            overdraw(books, held, counted, now_ms)
         forget_reservation(books, held)
         version = held.version
-    event = usage_event(name, call, said, charges, wall_ms, version)
-    return enter_event(books, name, Ended(name, said, call), event)
+    ended = Ended(name, said, call, rates=rates, counted=counted)
+    return enter_event(books, name, ended, usage_event(name, ended, charges, wall_ms, version))
 
 
 def _within(used: dict[str, int], held: dict[str, int]) -> bool:

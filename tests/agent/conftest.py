@@ -15,7 +15,7 @@ from agent.operations.adopt_sync import adopt_sync
 from agent.operations.commit_group import to_write
 from agent.operations.compose_sync import compose_sync
 from agent.operations.enter_event import AfterCommit
-from agent.operations.park import try_again
+from agent.operations.park import try_again, try_next
 from agent.operations.restore import restore
 from agent.store import journal as journal_store
 from agent.store.outbox import Outbox
@@ -239,6 +239,7 @@ class Bench:
             for tell in group.waiters:
                 tell(True)
             try_again(self.books, waiting)
+            try_next(self.books, group.freed - waiting)
 
     def crash(self) -> None:
         """Lose the memory, keep the disk, start again."""
