@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -20,154 +19,14 @@ from agent.operations.restore import restore
 from agent.store import journal as journal_store
 from agent.store.outbox import Outbox
 from protocol.codec import MsgpackDecoder, encode_msgpack
-from protocol.entitlements import (
-    CustomerStatus,
-    Entitlement,
-    Feature,
-    FeatureKind,
-    Limit,
-    limits_on_path,
-    scope_value,
-)
-from protocol.events import EventBatch, UsageEvent
-from protocol.leases import Denial, Grant, LeaseReport, Renewal, Standing
+from protocol.entitlements import CustomerStatus, Entitlement, Feature, FeatureKind, Limit, Rate
+from protocol.events import EventBatch
 from protocol.local_messages import Reply
-from protocol.uplink_messages import HighWater, SyncReply, SyncRequest
-from protocol.windows import WindowKind
+from protocol.uplink_messages import SyncReply, SyncRequest
+from tests.agent.lender import Lender
 
-HOUR_MS = 3_600_000
-_events = MsgpackDecoder(list[UsageEvent])
+METERS = ("requests", "input_tokens", "output_tokens", "credits")
 _request = MsgpackDecoder(SyncRequest)
-
-
-@dataclass
-class Lent:
-    """One lease as the lender sees it."""
-
-    key: tuple[str, str, str]
-    granted: int
-    cap: int
-    boot: int
-    settled: int = 0
-    unreported: int = 0
-    closed: bool = False
-
-    @property
-    def charge(self) -> int:
-        return min(self.settled + self.unreported, self.granted) if self.closed else self.cap
-
-
-@dataclass
-class Lender:
-    """The other side of a sync, by the contract's rules: never lends more than is left, only the holder gives back."""
-
-    entitlements: dict[str, Entitlement] = field(default_factory=dict)
-    leases: dict[str, Lent] = field(default_factory=dict)
-    events: dict[tuple[str, str], UsageEvent] = field(default_factory=dict)
-    high_water: dict[int, int] = field(default_factory=dict)
-    direct: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    slice: int = 100
-    boot: int = 0
-    window_left_ms: int = HOUR_MS
-    ttl_ms: int = 60_000
-
-    def limit_of(self, key: tuple[str, str, str]) -> Limit:
-        return next(limit for limit in self.entitlements[key[0]].limits if limit.counter == key[1])
-
-    def charged(self, key: tuple[str, str, str]) -> int:
-        return sum(lent.charge for lent in self.leases.values() if lent.key == key) + self.direct.get(key, 0)
-
-    def answer(self, request: SyncRequest) -> SyncReply:
-        grants: list[Grant] = []
-        denials: list[Denial] = []
-        self.boot = request.boot
-        for report in request.leases:
-            self._merge(report)
-        if request.snapshot:
-            listed = {report.lease for report in request.leases}
-            for name, lent in self.leases.items():
-                if name not in listed and not lent.closed and lent.boot < request.boot:
-                    lent.closed, lent.settled, lent.unreported = True, 0, 0
-        for batch in request.batches:
-            self._accept(batch)
-        entitlements, unknown = [], []
-        for named in request.customers:
-            entitlement = self.entitlements.get(named.customer)
-            if entitlement is None:
-                unknown.append(named.customer)
-                continue
-            if entitlement.version > named.version:
-                entitlements.append(entitlement)
-            for first in named.first_calls:
-                for index, limit in enumerate(entitlement.limits):
-                    on_path = limit in list(limits_on_path(entitlement.limits, first.feature, first.amounts))
-                    if on_path and limit.amount is not None and limit.window is not WindowKind.REQUEST:
-                        key = (named.customer, limit.counter, scope_value(limit, first.subject, first.tags))
-                        need = first.amounts[limit.meter]
-                        self._lend(f"{first.leases}.{index}", key, need, grants, denials)
-            for ask in named.asks:
-                self._lend(ask.lease, (named.customer, ask.counter, ask.scope_value), ask.need, grants, denials)
-        open_now = [r for r in request.leases if not self.leases[r.lease].closed]
-        return SyncReply(
-            high_water=tuple(HighWater(boot, seq) for boot, seq in self.high_water.items()),
-            entitlements=tuple(entitlements),
-            unknown_customers=tuple(unknown),
-            grants=tuple(grants),
-            denials=tuple(denials),
-            renewed=tuple(Renewal(r.lease, self.ttl_ms, self._standing(self.leases[r.lease].key)) for r in open_now),
-            closed=tuple(r.lease for r in request.leases if self.leases[r.lease].closed),
-        )
-
-    def _merge(self, report: LeaseReport) -> None:
-        lent = self.leases[report.lease]
-        if lent.closed:
-            return
-        lent.cap = min(lent.cap, report.cap)
-        lent.settled = max(lent.settled, report.settled)
-        lent.unreported = report.unreported
-        lent.closed = report.closed
-
-    def _accept(self, batch: EventBatch) -> None:
-        events = _events(batch.body)
-        assert len(events) == batch.count
-        mark = self.high_water.get(batch.boot, 0)
-        assert batch.first <= mark + 1, "a gap"
-        for seq, event in enumerate(events, batch.first):
-            if seq <= mark:
-                continue
-            assert (event.customer, event.event) not in self.events, "the same event twice"
-            self.events[event.customer, event.event] = event
-            self._debit(event)
-        self.high_water[batch.boot] = max(mark, batch.first + batch.count - 1)
-
-    def _debit(self, event: UsageEvent) -> None:
-        for limit in limits_on_path(self.entitlements[event.customer].limits, event.feature, event.amounts):
-            key = (event.customer, limit.counter, scope_value(limit, event.subject, event.tags))
-            paid = sum(charge.amount for charge in event.charges if self.leases[charge.lease].key == key)
-            if rest := event.amounts[limit.meter] - paid:
-                self.direct[key] = self.direct.get(key, 0) + rest
-
-    def _standing(self, key: tuple[str, str, str]) -> Standing:
-        amount = self.limit_of(key).amount
-        assert amount is not None
-        return Standing(amount, 0)
-
-    def _lend(
-        self, name: str, key: tuple[str, str, str], need: int, grants: list[Grant], denials: list[Denial]
-    ) -> None:
-        ceiling = self.limit_of(key).ceiling
-        assert ceiling is not None
-        left = ceiling - self.charged(key)
-        known = self.leases.get(name)
-        amount = known.granted if known else min(left, max(need, self.slice))
-        if known is None and (amount < need or amount <= 0):
-            version = self.entitlements[key[0]].version
-            denials.append(
-                Denial(name, *key, left < need, version, 1_000, 0, HOUR_MS, self.window_left_ms, self._standing(key))
-            )
-            return
-        self.leases.setdefault(name, Lent(key, amount, amount, self.boot))
-        grants.append(Grant(name, *key, amount, self.ttl_ms, 0, HOUR_MS, self.window_left_ms, self._standing(key)))
 
 
 class Bench:
@@ -177,7 +36,7 @@ class Bench:
         self.folder = folder
         self.now_ms = 1_000_000
         self.wall_ms = 1_700_000_000_000
-        self.lender = Lender()
+        self.lender = Lender(lambda: self.now_ms)
         self.journal = journal_store.open_journal(folder)
         self.snapshot = True
         self.next_seq = 1
@@ -188,17 +47,14 @@ class Bench:
     def _books(self) -> Books:
         return Books("agent-1", "journal", self.boot, f"nonce{self.boot}", confirmed_at_ms=self.now_ms)
 
-    def entitle(self, *limits: Limit, customer: str = "acme", version: int = 1) -> Entitlement:
-        """Give the customer these limits, and the feature ``chat``."""
-        entitlement = Entitlement(
-            customer,
-            version,
-            CustomerStatus.ACTIVE,
-            "pro@1",
-            (Feature("chat", FeatureKind.METERED),),
-            limits,
-            ("requests", "input_tokens", "output_tokens"),
-        )
+    def entitle(
+        self, *limits: Limit, customer: str = "acme", version: int = 1, rates: tuple[Rate, ...] = ()
+    ) -> Entitlement:
+        """Give the customer these limits, and the features ``chat`` and ``search``."""
+        features = (Feature("chat", FeatureKind.METERED), Feature("search", FeatureKind.METERED))
+        meters = METERS if rates else METERS[:3]
+        status = CustomerStatus.ACTIVE
+        entitlement = Entitlement(customer, version, status, "pro@1", features, limits, meters, rates=rates)
         self.lender.entitlements[customer] = entitlement
         return entitlement
 
