@@ -120,8 +120,9 @@ def _lowered(world: World, held: Held) -> Iterator[tuple[str, Held, int]]:
 
 def _gathered(world: World, held: Held) -> Iterator[tuple[str, Held, int]]:
     """``Pending.gather``: watermarks that fall do so in memory first."""
-    targets = {held.cap, min(held.cap, held.used + 1)} if world.partial_steps else {held.cap}
-    for target in {held.used} if held.closing else targets:
+    least = min(held.cap, held.used + 1)
+    targets = range(least, held.cap + 1) if world.partial_steps else (held.cap,)
+    for target in (held.used,) if held.closing else targets:
         for filing in range(held.young + 1) if world.filing else (0,):
             row = Row(
                 held.lease,

@@ -138,15 +138,15 @@ def _hear_one(world: World, side: Side, report: Report, speaker: Standing) -> It
         return
     after = _take_in(world, side, report)
     yield Step(f"{name} arrives", after)
-    if after.loans[report.lease].status == CLOSED and speaker is Standing.CURRENT:
+    if report.closed and after.loans[report.lease].status == CLOSED and speaker is Standing.CURRENT:
         for at, machine in enumerate(after.machines):
             if _speaks(machine, report) and any(held.lease == report.lease for held in machine.memory):
                 yield from _forget(after, at, machine, report)
 
 
 def _forget(side: Side, at: int, machine: Machine, report: Report) -> Iterator[Step]:
-    """The answer says ``closed``: ``adopt_sync.forget_lease``. The row on disk goes with the next group, or a crash
-    comes first."""
+    """The answer says ``closed``, and so did the question: ``adopt_sync.forget_lease``. (Else the lease is given up, as
+    it may be at any time.) The row on disk goes with the next group, or a crash comes first."""
     memory = tuple(held for held in machine.memory if held.lease != report.lease)
     disk = tuple(row for row in machine.disk if row.lease != report.lease)
     for kept, what in ((disk, "on disk too"), (machine.disk, "in memory")):

@@ -24,7 +24,7 @@ class World(NamedTuple):
         backups: how often a copy of its disk is put aside, to be started from after a crash.
         filing: calls in flight may get rows of their own in the journal (``agent.core.pending``: once they are old).
         interleaved: anything may happen between the gathering of a commit group and its being on disk.
-        partial_steps: the watermark may also be raised by one unit only.
+        partial_steps: the watermark need not be raised as far as the cap.
         lowering: caps may fall by recall or return while the lease goes on. windows: a window may end.
         unasked: use is recorded that nobody had reserved. repeats: ... and that was recorded before, elsewhere.
         marks: expiry, limbo and recall are told apart; they move nothing, which has a test of its own.
