@@ -47,7 +47,7 @@ class Introduction:
     async def added_to(self, request: SyncRequest) -> SyncRequest:
         """The request with the leases closed lately, and the grants to be shown.
 
-        Every snapshot lists those closed leases of which more may have been used than events say.
+        Every snapshot lists the newest closed leases, and those of which more may have been used than events say.
         """
         if not request.snapshot:
             return request

@@ -15,7 +15,7 @@ from pathlib import Path
 import sqlite_utils
 
 from agent.store.journal_rows import BatchRow, ClosedRow, Contents, KeptRow, LeaseRow, Write
-from agent.store.journal_schema import BOOTS_KEPT, CLOSED_KEPT, migrations
+from agent.store.journal_schema import BOOTS_KEPT, CLOSED_KEPT, CLOSED_TOLD, migrations
 
 __all__ = ["BatchRow", "Contents", "Journal", "LeaseRow", "Write", "open_journal", "set_aside"]  # rows come with it
 
@@ -86,10 +86,12 @@ class Journal:
         )
 
     def closed_leases(self, *, everything: bool) -> list[ClosedRow]:
-        """Leases closed lately, the newest first: all, or those of which more may have been used than events say."""
+        """Leases closed lately, the newest first: all, or the newest, and those of which more may have been used than
+        events say."""
         rows = self._connection.execute(
-            "SELECT lease, body, settled, orphan FROM closed_leases WHERE orphan >= ? ORDER BY rowid DESC",
-            (0 if everything else 1,),
+            "SELECT lease, body, settled, orphan FROM closed_leases"
+            " WHERE orphan > 0 OR rowid > (SELECT max(rowid) FROM closed_leases) - ? ORDER BY rowid DESC",
+            (CLOSED_KEPT if everything else CLOSED_TOLD,),
         )
         return [ClosedRow(*row) for row in rows]
 

@@ -9,6 +9,10 @@ BOOTS_KEPT = 1_024
 CLOSED_KEPT = 10_000
 """Closed leases that are remembered at most: as many as a control plane takes in at one registration, with room."""
 
+CLOSED_TOLD = 500
+"""Of those, how many each start tells of, asked or not: else a control plane that was restored without noticing could
+take a lease that was closed meanwhile for one that the disk has lost."""
+
 migrations = Migrations("allotment-agent")
 
 

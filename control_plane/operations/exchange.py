@@ -120,6 +120,7 @@ class Exchange:
     def learn_payers(self, names: Iterable[str]) -> None:
         """Load what these leases are slices of, as far as they are the asking agent's."""
         self.payers = {row.lease: row for row in leases.of_agent(self.connection, self.agent, names)}
+        self.payers |= {row.lease: row for row in self.restored}
 
     def read_again(self) -> None:
         """Load the leases once more, now that their allowances are held and nobody else moves them."""

@@ -31,7 +31,7 @@ def lost_leases(exchange: Exchange) -> str:
     begun_at_ms = exchange.trust.generation.begun_at_ms
     for row in exchange.rows.values():
         held = row.journaled and row.journal == request.journal and row.boot < request.boot
-        if held and row.status != leases.CLOSED and row.lease not in listed and row.granted_at_ms >= begun_at_ms:
+        if held and row.status != leases.CLOSED and row.lease not in listed and row.granted_at_ms > begun_at_ms:
             return (
                 f"boot {request.boot} does not hold lease {row.lease}, which boot {row.boot} held: a rolled-back disk"
             )

@@ -149,6 +149,7 @@ def test_a_full_disk_lets_go_of_what_is_only_kept(journal) -> None:
 
 def test_closed_leases_are_remembered_for_a_while_and_only_so_many(journal, monkeypatch) -> None:
     monkeypatch.setattr("agent.store.journal.CLOSED_KEPT", 2)
+    monkeypatch.setattr("agent.store.journal.CLOSED_TOLD", 0)
     names = ["a", "b", "c"]
     journal.write(Write(new_leases=[lease_row(name, orphan=name == "b") for name in names]))
     for at_ms, name in enumerate(names, start=1):
@@ -174,7 +175,8 @@ def introduced(journal, books: Books, *replies: SyncReply) -> list[SyncRequest]:
     return trio.run(story)
 
 
-def test_a_new_generation_hears_of_closed_leases_and_sees_grants_that_it_asks_for(journal) -> None:
+def test_a_new_generation_hears_of_closed_leases_and_sees_grants_that_it_asks_for(journal, monkeypatch) -> None:
+    monkeypatch.setattr("agent.store.journal.CLOSED_TOLD", 0)
     journal.write(Write(new_leases=[lease_row("plain"), lease_row("crashed", orphan=5)]))
     journal.write(Write(forgotten=["plain", "crashed"], at_ms=1))
     books = Books("agent-1", "journal", 1, "nonce")
