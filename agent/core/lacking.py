@@ -146,7 +146,7 @@ def _slots(step: Step, allowance: SlotAllowance, amount: int, wait: Wait, terms:
         wait.uncovered.append(step)
         return None
     resting = rests(allowance, lack, terms.now_ms, batch=terms.batch)
-    wait.local = wait.local or allowance.held_here() >= lack
+    wait.local = wait.local or allowance.held_here(terms.now_ms) >= lack
     if resting or wait.local:
         wait.hoped = wait.hoped or Refused(Code.RATE_LIMITED, step.limit, step, RETRY_MS)
     if not resting:

@@ -51,6 +51,6 @@ class SlotAllowance(Allowance):
         """What nobody holds takes no slot: it is over."""
         return []
 
-    def held_here(self) -> int:
-        """What calls in flight here hold, so that it comes back when they end."""
-        return sum(lease.held + lease.freeing for lease in self.leases if not lease.closing)
+    def held_here(self, now_ms: int) -> int:
+        """What calls in flight here hold of leases that may be used again when they end."""
+        return sum(lease.held + lease.freeing for lease in self.live(now_ms, drain=False))
