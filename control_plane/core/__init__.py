@@ -11,6 +11,7 @@ incarnations     who is speaking: a start of an agent on one journal
 seals            by what a restored database knows its own grants
 learning         listening before lending, after a restore
 allocation       how much of an allowance to lend, and how much to ask back
+recalls          whom to ask for unused rest
 lease_life       what reports and silence do to a lease
 reconciliation   which events are new, and what no lease paid for
 """

@@ -35,4 +35,5 @@ keep_books             allowances, leases and ledger of one transaction
 reclaim_leases         leases of silent holders
 watch_changes          the change feed in memory, where watches hang
 audit_books            recomputes every sum, and names each difference
+audit_leases           the same lease by lease, and for shares and slots
 """

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from control_plane.operations.audit_leases import lease_differences, limit_differences
 from control_plane.store import allowances, events, leases, ledger, rollups
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
@@ -20,16 +21,27 @@ class _Amounts(msgspec.Struct):
     amounts: dict[str, int]
 
 
-def check_books(connection: Connection) -> list[str]:
+def check_books(connection: Connection, *, told_all: bool = False) -> list[str]:
     """Every difference between the sums and what they are sums of; empty when the books are right.
 
     For each allowance: outstanding = caps of its leases that are not closed = granted - returned - released;
     posted and direct = their ledger entries. For each customer and meter: the events = the hourly sums. Events that
     contradict an accepted one are in neither of these two sums, while what their leases paid stays posted: it was
     probably used, and an allowance may so be charged more than the events say.
+    For each closed lease: what was posted = what its events say; for rates and slots: no more is lent than there is
+    (:mod:`control_plane.operations.audit_leases`).
+
+    Args:
+        told_all: every agent has sent all its events, and none was lost: then they must explain every charge.
+
     Reads everything: for tests, audits and admins, never on a request path.
     """
-    return [*_allowances(connection), *_usage(connection)]
+    return [
+        *_allowances(connection),
+        *_usage(connection),
+        *lease_differences(connection, told_all=told_all),
+        *limit_differences(connection),
+    ]
 
 
 def _allowances(connection: Connection) -> Iterator[str]:

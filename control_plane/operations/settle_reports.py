@@ -50,7 +50,7 @@ def _close_unused(exchange: Exchange, listed: set[str]) -> None:
     begun_at_ms = exchange.trust.generation.begun_at_ms
     for row in list(exchange.rows.values()):
         earlier = row.journal == exchange.request.journal and row.boot < exchange.request.boot
-        earlier = earlier and row.granted_at_ms >= begun_at_ms
+        earlier = earlier and row.granted_at_ms > begun_at_ms
         if earlier and row.status != leases.CLOSED and row.lease not in listed:
             life, movement = lease_life.close(life_of(row), "unused")
             exchange.rows[row.lease] = exchange.books.move(row, life, movement)
@@ -84,7 +84,8 @@ def _heard(exchange: Exchange, row: leases.Row, report: LeaseReport, *, stale: b
         case Kind.SLOTS:
             # What a crash left behind is held until no call of then can live any longer; before that it is not done.
             orphan = 0 if life.status is Status.CLOSED else report.unreported
-            said = Heard(report.cap, 0, report.in_flight, orphan, report.closed and not orphan, stale)
+            cap = orphan if report.closed else report.cap
+            said = Heard(cap, 0, report.in_flight, orphan, report.closed and not orphan, stale)
         case Kind.RATE:
             if (
                 exchange.now_ms - row.renewed_at_ms > LEASE_TTL_MS + CLOCK_MARGIN_MS

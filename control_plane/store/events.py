@@ -99,6 +99,13 @@ def bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
         yield row.customer, bytes(row.body)
 
 
+def kept_bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
+    """Customer and body of what was kept without being accepted, for the audit."""
+    query = select(event_conflicts.c.customer, event_conflicts.c.body).order_by(event_conflicts.c.conflict)
+    for row in connection.execution_options(yield_per=1_000).execute(query):
+        yield row.customer, bytes(row.body)
+
+
 @cache
 def _insert(dialect: str) -> ReturningInsert[Any]:
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert

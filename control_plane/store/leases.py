@@ -175,6 +175,12 @@ def save(connection: Connection, rows: Sequence[Row]) -> None:
     connection.execute(_update(), [_saved(row) for row in rows])
 
 
+def all_rows(connection: Connection) -> Iterator[Row]:
+    """Every lease, for the audit."""
+    query = select(leases).order_by(leases.c.customer, leases.c.lease)
+    return _rows(connection.execution_options(yield_per=1_000), query, {})
+
+
 def sums(connection: Connection) -> dict[Key, int]:
     """Sum of the caps of leases that are not closed, by allowance, for the audit."""
     query = select(*_ALLOWANCE, func.sum(leases.c.cap)).where(leases.c.status.in_(ALIVE)).group_by(*_ALLOWANCE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, insert, select
@@ -52,6 +52,30 @@ def folds(connection: Connection) -> dict[tuple[Key, str], Fold]:
     by = (entries.c.customer, entries.c.counter, entries.c.scope_value, entries.c.window_start_ms, entries.c.kind)
     query = select(*by, func.sum(entries.c.amount), func.sum(entries.c.released)).group_by(*by)
     return {(Key(*row[:4]), row[4]): Fold(int(row[5]), int(row[6])) for row in connection.execute(query)}
+
+
+class LeaseSum(NamedTuple):
+    """What the entries of one lease, kind and cause sum to."""
+
+    customer: str
+    lease: str
+    kind: str
+    cause: str
+    amount: int
+
+
+def lease_sums(connection: Connection) -> Iterator[LeaseSum]:
+    """The sums of every lease, kind and cause, for the audit."""
+    by = (entries.c.customer, entries.c.lease, entries.c.kind, entries.c.cause)
+    query = select(*by, func.sum(entries.c.amount)).where(entries.c.lease.is_not(None)).group_by(*by)
+    for row in connection.execute(query):
+        yield LeaseSum(*row[:4], amount=int(row[4]))
+
+
+def keys_with_cause(connection: Connection, cause: str) -> set[Key]:
+    """Allowances that have an entry of this cause."""
+    by = (entries.c.customer, entries.c.counter, entries.c.scope_value, entries.c.window_start_ms)
+    return {Key(*row) for row in connection.execute(select(*by).where(entries.c.cause == cause).distinct())}
 
 
 def _values(row: Entry, now_ms: int) -> dict[str, object]:

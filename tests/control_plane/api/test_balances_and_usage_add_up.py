@@ -132,7 +132,7 @@ def test_limits_per_user_come_in_pages_and_one_user_can_be_asked_for(acme: Any, 
 def add_rollups(connection: Connection, start_ms: int) -> None:
     for hour in range(30):
         for meter, quantity in (("requests", 1), ("input_tokens", 100)):
-            for dimension, value, events in (("", "", 2), ("user", "u1", 1), ("tag:team", "red", 2)):
+            for dimension, value, calls in (("", "", 2), ("user", "u1", 1), ("tag:team", "red", 2)):
                 connection.execute(
                     insert(rollups).values(
                         customer="acme",
@@ -142,8 +142,8 @@ def add_rollups(connection: Connection, start_ms: int) -> None:
                         meter=meter,
                         feature="chat",
                         model="m",
-                        quantity=quantity * events,
-                        events=events,
+                        quantity=quantity * calls,
+                        events=calls,
                     )
                 )
 

@@ -12,17 +12,17 @@ import pytest
 
 from control_plane.core.catalog import PlanFeature
 from control_plane.core.entitlements import SubscriptionStatus
-from control_plane.operations.apply_catalog import publish_plan, put_feature
+from control_plane.operations.apply_catalog import publish_plan, put_feature, put_meter
 from control_plane.operations.audit_books import check_books
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import put_customer
 from control_plane.operations.change_subscription import subscribe
 from control_plane.operations.sync_agent import Synced, TurnedAway, sync_agent
 from control_plane.store import agents
-from control_plane.store.catalog import FeatureRow
+from control_plane.store.catalog import FeatureRow, MeterRow
 from control_plane.store.database import Connection, Database
 from protocol.codec import encode_msgpack
-from protocol.entitlements import FeatureKind, Limit
+from protocol.entitlements import FeatureKind, Limit, Priority, Rate
 from protocol.events import Charge, EventBatch, Subject, UsageEvent
 from protocol.leases import Grant, LeaseReport
 from protocol.uplink_messages import Ask, CustomerSync, FirstCall, SyncReply, SyncRequest
@@ -87,7 +87,8 @@ class FakeAgent:
 
     def ask(self, customer: str, of: Limit, need: int, user: str = "", **more: Any) -> SyncReply:
         lease = more.pop("lease", None) or f"lease-{next(_ids)}"
-        ask = Ask(lease, of.counter, user, need, more.pop("demand_per_min", 1), more.pop("typical", 0))
+        how = {name: more.pop(name) for name in ("ahead", "finishing", "priority") if name in more}
+        ask = Ask(lease, of.counter, user, need, more.pop("demand_per_min", 1), more.pop("typical", 0), **how)
         return self.sync(CustomerSync(customer, 0, asks=(ask,)), **more)
 
     def borrow(self, customer: str, of: Limit, need: int, **more: Any) -> Grant:
@@ -97,7 +98,8 @@ class FakeAgent:
         return reply.grants[0]
 
     def first_call(self, customer: str, amounts: dict[str, int], feature: str = "chat", **more: Any) -> SyncReply:
-        call = FirstCall(f"first-{next(_ids)}", feature, Subject(**more), amounts)
+        tags, priority = more.pop("tags", {}), more.pop("priority", Priority.INTERACTIVE)
+        call = FirstCall(f"first-{next(_ids)}", feature, Subject(**more), amounts, tags, priority)
         return self.sync(CustomerSync(customer, 0, first_calls=(call,)))
 
     def upload(self, *events: UsageEvent) -> SyncReply:
@@ -125,14 +127,17 @@ class World:
     def author(self) -> Author:
         return Author("test", self.clock.now_ms())
 
-    def customer(self, name: str, *limits: Limit, status: str = "active") -> str:
+    def customer(self, name: str, *limits: Limit, status: str = "active", rates: tuple[Rate, ...] = ()) -> str:
         """A customer on a plan with these limits; said again, its plan changes."""
         self.plans += 1
         plan = f"plan-{self.plans}"
 
         def work(connection: Connection) -> None:
             put_feature(connection, FeatureRow("chat", "chat", FeatureKind.METERED), self.author)
-            publish_plan(connection, plan, plan, (PlanFeature("chat"),), limits, self.author)
+            put_feature(connection, FeatureRow("search", "search", FeatureKind.METERED), self.author)
+            put_meter(connection, MeterRow("credits", "credits", ""), self.author)
+            features = (PlanFeature("chat"), PlanFeature("search"))
+            publish_plan(connection, plan, plan, features, limits, self.author, rates)
             put_customer(connection, name, name, self.author)
             subscribe(connection, name, plan, None, SubscriptionStatus(status), self.author)
 
