@@ -169,8 +169,6 @@ def _rate(step: Step, allowance: RateAllowance, amount: int, wait: Wait, terms: 
     elif resting and allowance.denied_until_ms > terms.until_ms:
         return no
     elif resting or allowance.live(now_ms, drain=False):
-        if now_ms >= terms.until_ms:
-            return no
         wait.hoped = wait.hoped or no
     return None
 

@@ -91,11 +91,13 @@ def _denied(books: Books, denial: Denial, asked_at_ms: int, now_ms: int) -> None
 def _seek_to_finish(books: Books, allowance: Allowance, now_ms: int) -> None:
     """The limit is reached: where calls in flight may go on beyond it, have their next slice at hand."""
     entitlement = books.customer(allowance.customer).entitlement
-    finishing = allowance.beside(Purpose.FINISHING, now_ms) if allowance.finishing else None
-    if entitlement is None or not any(lease.held for lease in allowance.leases) or (finishing and finishing.leases):
+    if entitlement is None or not any(lease.held for lease in allowance.leases):
         return
-    if any(limit.counter == allowance.counter and limit.in_flight is InFlight.FINISH for limit in entitlement.limits):
-        seek_lease(books, allowance.beside(Purpose.FINISHING, now_ms), max(1, allowance.typical), now_ms)
+    for limit in entitlement.limits:
+        if limit.counter == allowance.counter and limit.in_flight is InFlight.FINISH:
+            finishing = allowance.beside(Purpose.FINISHING, now_ms)
+            if not finishing.leases:
+                seek_lease(books, finishing, max(1, min(allowance.typical, limit.overage_max)), now_ms)
 
 
 def _not_answered(books: Books, lease: str, now_ms: int) -> None:

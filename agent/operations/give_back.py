@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from agent.core.books import Books
+from agent.core.budget import Allowance
 from agent.core.demand import IDLE_RETURN_MS, goes_back, renewal_due
+from agent.core.leases import Lease
 from agent.core.slots import SlotLease
 from agent.operations.admit import seek_ahead
 from agent.operations.adopt_sync import forget_lease
@@ -28,7 +30,9 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
         assert allowance is not None
         if isinstance(lease, SlotLease) and lease.let_go(now_ms):
             books.pending.touch(lease)
-        if not lease.closing and (everything or goes_back(lease, allowance, now_ms)):
+        if not lease.closing and (
+            everything or (goes_back(lease, allowance, now_ms) and not _finishes(lease, counter, now_ms))
+        ):
             lease.give_up(now_ms)
             books.pending.touch(lease)
         elif lease.window_end_ms == counter.window_end_ms and now_ms - counter.last_debit_ms < IDLE_RETURN_MS:
@@ -41,6 +45,12 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
         books.wake_writer()
     if any(lease.done and not (lease.reported and lease.reported.closed) for lease in books.leases.values()):
         books.news = True
+
+
+def _finishes(lease: Lease, counter: Allowance, now_ms: int) -> bool:
+    """Whether calls are in flight that may need this slice to finish."""
+    useful = lease.finishing and not lease.disowned and not lease.over(now_ms)
+    return useful and any(other.held for other in counter.leases)
 
 
 def forget_customers(books: Books, now_ms: int) -> None:
