@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import click
 
+from control_plane.operations.refusals import Refusal
 from control_plane.settings import Settings, from_environment
 from control_plane.store.database import Database, DatabaseUnavailable
 from control_plane.store.file_claim import FileClaimed
@@ -21,6 +22,8 @@ def errors_for_people() -> Iterator[None]:
         yield
     except Violation as violation:
         raise click.ClickException(violation.message) from None
+    except Refusal as refusal:
+        raise click.ClickException(refusal.detail) from None
     except (DatabaseUnavailable, FileClaimed) as error:
         cause = error.__cause__
         why = f" ({str(getattr(cause, 'orig', cause)).strip()})" if cause else ""

@@ -19,6 +19,7 @@ def test_nothing_needs_to_be_set() -> None:
 def test_everything_can_be_set(tmp_path: Path) -> None:
     for name in ("cert", "key", "admin", "join"):
         (tmp_path / name).write_text(f" {name}\n")
+    (tmp_path / "seal").write_text("s" * 32 + "\n")
     settings = from_environment(
         {
             "ALLOTMENT_DATABASE_URL": "postgresql://u:p@h/d",
@@ -28,10 +29,20 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "ALLOTMENT_TLS_KEY_FILE": str(tmp_path / "key"),
             "ALLOTMENT_ADMIN_TOKEN_FILE": str(tmp_path / "admin"),
             "ALLOTMENT_JOIN_TOKEN_FILE": str(tmp_path / "join"),
+            "ALLOTMENT_SEAL_KEY_FILE": str(tmp_path / "seal"),
+            "ALLOTMENT_LEARNING_MINUTES": "30",
         }
     )
     assert (settings.host, settings.port) == ("::", 0)
     assert (settings.admin_token, settings.join_token) == ("admin", "join")
+    assert (settings.seal_key, settings.learning_minutes) == (b"s" * 32, 30)
+
+
+def test_a_short_key_is_refused_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "seal").write_text("s3cret")
+    with pytest.raises(Violation, match="ALLOTMENT_SEAL_KEY_FILE") as caught:
+        from_environment({"ALLOTMENT_SEAL_KEY_FILE": str(tmp_path / "seal")})
+    assert "s3cret" not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -46,6 +57,10 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ("ALLOTMENT_PORT", "8080 "),
         ("ALLOTMENT_ADMIN_TOKEN_FILE", "/nowhere"),
         ("ALLOTMENT_TLS_CERT_FILE", "/nowhere"),
+        ("ALLOTMENT_SEAL_KEY_FILE", "/nowhere"),
+        ("ALLOTMENT_LEARNING_MINUTES", "1"),
+        ("ALLOTMENT_LEARNING_MINUTES", "1441"),
+        ("ALLOTMENT_LEARNING_MINUTES", "ten"),
     ],
 )
 def test_a_wrong_value_is_said_with_its_variable(name: str, value: str) -> None:
