@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.model import faults, holder, lender, must_hold
+from tests.model import faults, holder, lender, lending, must_hold
 from tests.model.state import Side, Step, World, first
 from tests.model.tidy import tidy
 
@@ -71,6 +71,7 @@ def all_steps(world: World, side: Side) -> Iterator[Step]:
     """Everything that may happen to a side, with its name."""
     yield from holder.steps(world, side)
     yield from lender.steps(world, side)
+    yield from lending.steps(world, side)
     yield from faults.steps(world, side)
 
 

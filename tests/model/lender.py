@@ -1,7 +1,7 @@
-"""The control plane's half: it hears, lends, marks and writes off by calling the product's own pure functions.
+"""The control plane's half, listening: it takes in what is said by calling the product's own pure functions.
 
-Around them stands what ``control_plane.operations`` does: ``register_start``, ``settle_reports`` (``_close_unused``,
-``_hear``), ``grant_leases`` (``_first_time``, ``_again``) and ``reclaim_leases``, for one allowance.
+Around them stands what ``control_plane.operations`` does for one allowance: ``register_start``, ``recognise``, and
+``settle_reports``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,16 @@ from control_plane.core import lease_life
 from control_plane.core.incarnations import Standing, standing
 from control_plane.core.lease_life import Heard, Life, Movement, Status
 from tests.model.rules import Broken
-from tests.model.state import Held, Loan, Machine, Report, Side, Snapshot, Step, World, put
+from tests.model.state import Loan, Machine, Report, Side, Snapshot, Step, World, put
 
 CLOSED = Status.CLOSED.value
 COUNTS = frozenset({Standing.CURRENT, Standing.LATE, Standing.NEW_BOOT, Standing.NEW_JOURNAL})
 
 
 def steps(world: World, side: Side) -> Iterator[Step]:
-    """Everything that the lender may do or hear now."""
+    """Every message that may arrive now."""
     for message in side.said:
         yield from hear(world, side, message)
-    for machine in side.machines:
-        yield from lend(world, side, machine)
-    for lease, loan in enumerate(side.loans):
-        if loan.status != CLOSED:
-            yield from by_itself(world, side, lease, loan)
 
 
 def hear(world: World, side: Side, message: Report | Snapshot) -> Iterator[Step]:
@@ -51,7 +46,7 @@ def hear(world: World, side: Side, message: Report | Snapshot) -> Iterator[Step]
 def register(world: World, side: Side, message: Report | Snapshot) -> tuple[Side, Standing]:
     """``register_start``: who is speaking."""
     starts = side.starts[message.journal]
-    speaker = _speaker(starts.known, message.boot, message.nonce, isinstance(message, Snapshot))
+    speaker = speaker_of(starts.known, message.boot, message.nonce, isinstance(message, Snapshot))
     if speaker is Standing.COPIED and world.broken is Broken.NONCE_IGNORED:
         return _quarantined(side, message.journal), Standing.CURRENT
     if starts.quarantined and world.broken is not Broken.NONCE_IGNORED:
@@ -79,14 +74,14 @@ def _left_in_limbo(world: World, side: Side, message: Report | Snapshot, speaker
         if loan.status == CLOSED or here != (speaker is Standing.COPIED) or speaker is Standing.NEW_BOOT:
             continue
         if world.broken is Broken.NEW_DISK_RELEASES and speaker is Standing.NEW_JOURNAL:
-            side = _move(side, lease, loan, *_close(_life(loan), "lost"))
+            side = move(side, lease, loan, *closed(life_of(loan), "lost"))
         elif world.marks:
             side = side._replace(loans=put(side.loans, lease, loan._replace(status=Status.LIMBO.value)))
     return side
 
 
 @cache
-def _speaker(known: tuple[tuple[int, int], ...], boot: int, nonce: int, snapshot: bool) -> Standing:
+def speaker_of(known: tuple[tuple[int, int], ...], boot: int, nonce: int, snapshot: bool) -> Standing:
     return standing({number: str(said) for number, said in known}, boot, str(nonce), snapshot=snapshot)
 
 
@@ -109,7 +104,7 @@ def _hear_snapshot(world: World, side: Side, snapshot: Snapshot, speaker: Standi
         if loan.journal == snapshot.journal and loan.status != CLOSED:
             unlisted = lease not in listed and _is_before(world, loan, snapshot, speaker)
             if unlisted or world.broken is Broken.START_CLOSES_ALL:
-                side = _move(side, lease, loan, *_close(_life(loan), "unused"))
+                side = move(side, lease, loan, *closed(life_of(loan), "unused"))
     for report in snapshot.reports:
         if side.loans[report.lease].journal == snapshot.journal:
             side = _take_in(world, side, report)
@@ -160,7 +155,7 @@ def _forget(side: Side, at: int, machine: Machine, report: Report) -> Iterator[S
 def _take_in(world: World, side: Side, report: Report) -> Side:
     """``settle_reports._hear``."""
     loan = side.loans[report.lease]
-    before = _life(loan)
+    before = life_of(loan)
     stale = loan.boot > report.boot and world.broken is not Broken.BOOT_ORDER_IGNORED
     heard = (report.cap, report.settled, report.unreported, report.closed, stale)
     if world.broken is Broken.LAST_WORD_WINS:
@@ -176,11 +171,11 @@ def _take_in(world: World, side: Side, report: Report) -> Side:
         loan = loan._replace(boot=report.boot, heard=True)
     if life == before and loan == side.loans[report.lease]:
         return side
-    return _move(side, report.lease, loan, life, movement)
+    return move(side, report.lease, loan, life, movement)
 
 
 @cache
-def _life(loan: Loan) -> Life:
+def life_of(loan: Loan) -> Life:
     return Life(loan.granted, loan.cap, loan.settled, 0, loan.unreported, Status(loan.status), loan.keep)
 
 
@@ -191,7 +186,7 @@ def _hear(life: Life, said: tuple[int, int, int, bool, bool]) -> tuple[Life, Mov
 
 
 @cache
-def _close(life: Life, cause: str) -> tuple[Life, Movement]:
+def closed(life: Life, cause: str) -> tuple[Life, Movement]:
     return lease_life.close(life, cause)
 
 
@@ -203,7 +198,7 @@ def _last_word(life: Life, said: tuple[int, int, int, bool, bool]) -> tuple[Life
     return news, Movement(returned=life.cap - cap)
 
 
-def _move(side: Side, lease: int, loan: Loan, life: Life, movement: Movement) -> Side:
+def move(side: Side, lease: int, loan: Loan, life: Life, movement: Movement) -> Side:
     """``keep_books.Books.move``."""
     books = side.books
     if movement.returned or movement.released or movement.posted:
@@ -219,90 +214,11 @@ def _move(side: Side, lease: int, loan: Loan, life: Life, movement: Movement) ->
     return side._replace(loans=put(side.loans, lease, loan), books=books)
 
 
-def lend(world: World, side: Side, machine: Machine) -> Iterator[Step]:
-    """An ask arrives, of any start that may still be answered: nothing that it said is needed to ask."""
-    starts = side.starts[machine.journal]
-    if starts.quarantined and world.broken is not Broken.NONCE_IGNORED:
-        return
-    speaker = _speaker(starts.known, machine.boot, machine.nonce, False)
-    copied = speaker is Standing.COPIED and world.broken is Broken.NONCE_IGNORED
-    if speaker is not Standing.CURRENT and not copied:
-        return
-    if len(side.loans) < world.leases:
-        for size in world.sizes:
-            yield from _first_time(world, side, machine, size)
-    for lease, loan in enumerate(side.loans):
-        here = loan.journal == machine.journal and loan.boot == machine.boot and loan.status != CLOSED
-        twice = world.broken is Broken.ASKED_AGAIN_GRANTED_TWICE
-        if here and not twice and all(held.lease != lease for held in machine.memory):
-            open_again = side._replace(loans=put(side.loans, lease, loan._replace(status=Status.OPEN.value, keep=0)))
-            again = _adopt(open_again if loan.status != Status.RECALLED else side, machine, lease, loan.cap)
-            yield Step(f"an ask comes again and is answered: lease {lease} of {loan.cap}", again)
-    if world.broken is Broken.GROWS_IN_PLACE:
-        yield from _grow(world, side, machine)
-
-
-def _first_time(world: World, side: Side, machine: Machine, size: int) -> Iterator[Step]:
-    lease = len(side.loans)
-    loan = Loan(machine.journal, machine.boot, size, size, 0, 0, Status.OPEN.value, 0)
-    if world.broken is Broken.GRANT_BEFORE_COMMIT:
-        loan = loan._replace(granted=0, cap=0)
-    books = side.books._replace(outstanding=side.books.outstanding + loan.cap)
-    starts = side.starts[machine.journal]
-    wrong = "held: a journal that two disks carry gets a lease" if starts.quarantined else ""
-    lent = side._replace(loans=(*side.loans, loan), spent=(*side.spent, 0), books=books, wrong=wrong)
-    what = f"lease {lease} of {size} is granted to {_start(machine)}"
-    yield Step(f"{what}; the answer is lost", lent, size)
-    yield Step(what, _adopt(lent, machine, lease, size), size)
-
-
-def _adopt(side: Side, machine: Machine, lease: int, amount: int) -> Side:
-    """``adopt_sync._granted``."""
-    held = Held(lease, amount, 0, 0, 0, 0, 0, 0, 0, False, 0, None)
-    at = side.machines.index(machine)
-    return side._replace(machines=put(side.machines, at, machine._replace(memory=(*machine.memory, held))))
-
-
-def _grow(world: World, side: Side, machine: Machine) -> Iterator[Step]:
-    at = side.machines.index(machine)
-    for place, held in enumerate(machine.memory):
-        loan = side.loans[held.lease]
-        if loan.status != CLOSED and loan.journal == machine.journal:
-            books = side.books._replace(outstanding=side.books.outstanding + 1)
-            grown = loan._replace(granted=loan.granted + 1, cap=loan.cap + 1)
-            memory = put(machine.memory, place, held._replace(cap=held.cap + 1))
-            machines = put(side.machines, at, machine._replace(memory=memory))
-            after = side._replace(loans=put(side.loans, held.lease, grown), books=books, machines=machines)
-            yield Step(f"lease {held.lease} grows by 1", after, 1)
-
-
-def by_itself(world: World, side: Side, lease: int, loan: Loan) -> Iterator[Step]:
-    """What the lender does unasked: marks, recalls, and the end of a window."""
-    life = _life(loan)
-    if world.windows:
-        after = _move(side, lease, loan, *lease_life.write_off(life, "window_end"))
-        yield Step(f"lease {lease} is written off at the end of its window", after)
-    if world.marks:
-        mark = Status.LIMBO if life.status is Status.EXPIRED else Status.EXPIRED
-        yield Step(f"lease {lease} is {mark}", side._replace(loans=put(side.loans, lease, loan._replace(status=mark))))
-        for keep in range(life.rest):
-            back = lease_life.recall(life, keep)
-            yield Step(f"lease {lease} is recalled to {keep}", _move(side, lease, loan, back, Movement()))
-    if world.broken is Broken.EXPIRY_RECLAIMS:
-        yield Step(f"lease {lease} expires: its rest is lent again", _move(side, lease, loan, *_close(life, "expired")))
-    heard = loan.settled + loan.unreported
-    if world.broken is Broken.SHRUNK_BY_LENDER and heard < loan.cap:
-        life, movement = lease_life.hear(life, Heard(heard, loan.settled, 0, loan.unreported, closed=False))
-        yield Step(
-            f"lease {lease} is recalled, and its rest lent again at once", _move(side, lease, loan, life, movement)
-        )
-
-
 def _speaks(machine: Machine, message: Report | Snapshot) -> bool:
     return (machine.journal, machine.boot, machine.nonce) == (message.journal, message.boot, message.nonce)
 
 
-def _start(machine: Machine | Report | Snapshot) -> str:
+def start_words(machine: Machine | Report | Snapshot) -> str:
     return f"start {machine.nonce} (journal {machine.journal}, boot {machine.boot})"
 
 
@@ -310,8 +226,8 @@ def _start(machine: Machine | Report | Snapshot) -> str:
 def _name(message: Report | Snapshot) -> str:
     if isinstance(message, Snapshot):
         told = ", ".join(_numbers(report) for report in message.reports) or "no leases"
-        return f"the snapshot of {_start(message)} with {told}"
-    return f"the report of {_start(message)} on {_numbers(message)}"
+        return f"the snapshot of {start_words(message)} with {told}"
+    return f"the report of {start_words(message)} on {_numbers(message)}"
 
 
 def _numbers(report: Report) -> str:

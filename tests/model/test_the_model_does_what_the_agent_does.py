@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from tests.model import faults, holder, lender
+from tests.model import faults, holder
 from tests.model.explore import all_steps
 from tests.model.product import Product
 from tests.model.rules import Broken
@@ -101,7 +101,7 @@ def begin(world: World) -> Side:
     for label in ("the snapshot", "lease 0"):
         side = next(
             step.side
-            for step in lender.steps(world, side)
+            for step in all_steps(world, side)
             if step.what.startswith(label) and not step.what.endswith("lost")
         )
     return side

@@ -60,12 +60,13 @@ COST_OF_A_ROLLBACK = World(limit=1, sizes=(1,), backups=1, crashes=0, lowering=F
 
 
 class Ends(Enum):
-    """What a broken rule leads to."""
+    """What a broken rule leads to: more used than the limit; more charged than the limit, but not used; more lost to a copied
+    disk than is excused; or nothing that is unsafe."""
 
-    OVERSPENT = "more is used than the limit"
-    BOOKS = "the books pass the limit, use does not"
-    HELD = "what a copied disk may cost passes its bound"
-    NOTHING = "nothing unsafe"
+    OVERSPENT = "overspend"
+    BOOKS = "books beyond the limit"
+    HELD = "a copy's bound is passed"
+    NOTHING = "liveness only"
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ _DEEP = World(limit=1, sizes=(1,), leases=1, crashes=2)
 
 CASES: dict[Broken, Case] = {
     Broken.USED_BEFORE_JOURNAL: Case(_ONE, Ends.OVERSPENT, "R2"),
-    Broken.FREED_BEFORE_JOURNAL: Case(_ONE._replace(filing=True), Ends.OVERSPENT, "R2, for what a call gives back"),
-    Broken.ORPHANS_FORGOTTEN: Case(_ONE, Ends.OVERSPENT, "R2, at the start"),
+    Broken.FREED_BEFORE_JOURNAL: Case(_ONE._replace(filing=True), Ends.OVERSPENT, "R2"),
+    Broken.ORPHANS_FORGOTTEN: Case(_ONE, Ends.OVERSPENT, "R2"),
     Broken.RETURN_BEFORE_JOURNAL: Case(World(sizes=(1, 2), partial_steps=True), Ends.OVERSPENT, "R4", is_slow=True),
     Broken.LAST_WORD_BEFORE_JOURNAL: Case(_ONE._replace(filing=True), Ends.OVERSPENT, "R4, R7"),
     Broken.CENTRAL_BEFORE_EVENT: Case(_ONE, Ends.OVERSPENT, "R7"),
     Broken.FORGOTTEN_BEFORE_ANSWER: Case(_ONE, Ends.OVERSPENT, "R7"),
-    Broken.REPEAT_PAID_BY_ORPHAN: Case(_ONE._replace(repeats=True), Ends.OVERSPENT, "R6, for events"),
+    Broken.REPEAT_PAID_BY_ORPHAN: Case(_ONE._replace(repeats=True), Ends.OVERSPENT, "R6"),
     Broken.GRANT_BEFORE_COMMIT: Case(_STILL, Ends.OVERSPENT, "R3"),
     Broken.GROWS_IN_PLACE: Case(World(sizes=(1,)), Ends.OVERSPENT, "R5"),
     Broken.EXPIRY_RECLAIMS: Case(_STILL, Ends.OVERSPENT, "R11"),
