@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 
 LOCK_NAME = "agent.lock"
+START_NAME = "agent.start"
+"""Made anew by each start. Where a shared disk does not keep locks, the agent that started before sees that it is no
+longer its own before it writes again, and stops: of its leases it has used no more than its journal says."""
 
 
 class DirectoryTakenError(Exception):
@@ -35,4 +38,16 @@ def claim(data_dir: Path) -> int:
         ) from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    fresh = data_dir / f"{START_NAME}.new"
+    fresh.write_text(f"{os.getpid()}\n")
+    fresh.replace(data_dir / START_NAME)
     return lock
+
+
+def last_start(data_dir: Path) -> tuple[int, int]:
+    """Tells one start on the directory from another; zeros if nobody claimed it."""
+    try:
+        made = (data_dir / START_NAME).stat()
+    except OSError:
+        return (0, 0)
+    return (made.st_ino, made.st_mtime_ns)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import sqlite_utils
 
+from agent.store.data_dir import DirectoryTakenError, last_start
 from agent.store.journal_rows import BatchRow, ClosedRow, Contents, KeptRow, LeaseRow, Write
 from agent.store.journal_schema import BOOTS_KEPT, CLOSED_KEPT, CLOSED_TOLD, migrations
 
@@ -41,6 +42,7 @@ class Journal:
         self._connection = connection
         self._path = path
         self._inode = path.stat().st_ino
+        self._start = last_start(path.parent)
 
     def meta(self, key: str) -> str | None:
         """One remembered fact."""
@@ -60,9 +62,12 @@ class Journal:
             DiskFullError: nothing is known to be on disk. A failed commit is unknown, not undone: write it again.
             sqlite3.Error: the disk is broken.
             JournalDamagedError: the file has been removed or replaced under us.
+            DirectoryTakenError: another agent has started on this directory.
         """
         if not self.in_place():
             raise JournalDamagedError(f"{self._path} was removed or replaced while in use")
+        if last_start(self._path.parent) != self._start:
+            raise DirectoryTakenError(f"another agent has started on {self._path.parent}; this one stops")
         with _full_disk_told_apart(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             _apply(self._connection, write)

@@ -16,7 +16,7 @@ from agent.background.wake import Wake
 from agent.store import ballast as ballast_module
 from agent.store import data_dir, identity
 from agent.store.ballast import Ballast
-from agent.store.journal import BatchRow
+from agent.store.journal import BatchRow, Write, open_journal
 from agent.store.outbox import Outbox
 from protocol.uplink_messages import EnrollReply
 
@@ -33,6 +33,19 @@ def test_directory_is_private_and_one_agents_at_a_time(tmp_path) -> None:
         data_dir.claim(folder)
     os.close(lock)
     os.close(data_dir.claim(folder))
+
+
+def test_an_agent_sees_before_it_writes_that_another_has_started_on_its_directory(tmp_path) -> None:
+    """As on a shared disk that keeps no locks."""
+    first = data_dir.claim(tmp_path)
+    journal = open_journal(tmp_path)
+    journal.write(Write(entitlements=[("acme", b"1")]))
+    os.close(first)  # as if it had never been seen
+    os.close(data_dir.claim(tmp_path))
+    with pytest.raises(data_dir.DirectoryTakenError, match="another agent has started"):
+        journal.write(Write(entitlements=[("acme", b"2")]))
+    assert journal.contents().entitlements == [("acme", b"1")]
+    journal.close()
 
 
 def test_lock_is_not_inherited_by_children(tmp_path) -> None:
