@@ -23,14 +23,19 @@ from control_plane.api.headers import add_security_headers
 from control_plane.api.strictness import guard_shape
 from control_plane.background import run_background
 from control_plane.clock import Clock
+from control_plane.operations.forget_old import RETENTION_MS
 from control_plane.operations.watch_changes import ChangeFeed
 from control_plane.store.database import Database
 
 _logger = logging.getLogger("allotment.app")
 
 
-def create_app(database: Database, clock: Clock) -> Litestar:
-    """The application; the caller migrates the database before it serves, and disposes of it after."""
+def create_app(database: Database, clock: Clock, retention_ms: int = RETENTION_MS) -> Litestar:
+    """The application; the caller migrates the database before it serves, and disposes of it after.
+
+    Args:
+        retention_ms: for how long records of what is over are kept.
+    """
     feed = ChangeFeed()
     doorkeeper = Doorkeeper(database, clock)
 
@@ -38,7 +43,7 @@ def create_app(database: Database, clock: Clock) -> Litestar:
     async def background(app: Litestar) -> AsyncIterator[None]:
         async def run() -> None:
             try:
-                await run_background(database, clock, feed, doorkeeper)
+                await run_background(database, clock, feed, doorkeeper, retention_ms)
             except Exception:
                 # Leases would not expire and watches not wake: /healthz says so, and whoever watches it restarts us.
                 _logger.exception("the background has failed")

@@ -11,6 +11,9 @@ from protocol.violations import Violation
 MINUTES_DEFAULT = 10
 MINUTES_MIN = 2
 MINUTES_MAX = 24 * 60
+DAYS_DEFAULT = 400
+DAYS_MIN = 45
+DAYS_MAX = 36_500
 KEY_BYTES_MIN = 32
 KEY_BYTES_MAX = 1_024
 DEFAULT_DATABASE_URL = "sqlite:////var/lib/allotment/control-plane.db"
@@ -25,6 +28,7 @@ class Settings:
         tls_cert_file, tls_key_file: serve HTTPS with these; both or neither.
         seal_key: grants are sealed with it, so that a database restored to an older state knows them again.
         learning_minutes: how long agents that are missing are waited for after a restore.
+        retention_days: for how long leases and windows that are over are kept, with their part of the ledger.
         admin_token, join_token: made by the operator and stored, hashed, at start.
     """
 
@@ -37,6 +41,7 @@ class Settings:
     join_token: str | None = None
     seal_key: bytes | None = None
     learning_minutes: int = MINUTES_DEFAULT
+    retention_days: int = DAYS_DEFAULT
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -59,7 +64,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         admin_token=_secret(environment, "ALLOTMENT_ADMIN_TOKEN_FILE"),
         join_token=_secret(environment, "ALLOTMENT_JOIN_TOKEN_FILE"),
         seal_key=_seal_key(environment, "ALLOTMENT_SEAL_KEY_FILE"),
-        learning_minutes=_minutes(environment, "ALLOTMENT_LEARNING_MINUTES"),
+        learning_minutes=_number(environment, "ALLOTMENT_LEARNING_MINUTES", MINUTES_DEFAULT, MINUTES_MIN, MINUTES_MAX),
+        retention_days=_number(environment, "ALLOTMENT_RETENTION_DAYS", DAYS_DEFAULT, DAYS_MIN, DAYS_MAX),
     )
 
 
@@ -80,12 +86,12 @@ def _port(environment: Mapping[str, str]) -> int:
     return port
 
 
-def _minutes(environment: Mapping[str, str], name: str) -> int:
-    text = environment.get(name) or str(MINUTES_DEFAULT)
-    minutes = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
-    if not MINUTES_MIN <= minutes <= MINUTES_MAX:
-        raise Violation(name, f"is {text!r}", f"a whole number, {MINUTES_MIN} to {MINUTES_MAX}")
-    return minutes
+def _number(environment: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = environment.get(name) or str(default)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not least <= number <= most:
+        raise Violation(name, f"is {text!r}", f"a whole number, {least} to {most}")
+    return number
 
 
 def _seal_key(environment: Mapping[str, str], name: str) -> bytes | None:

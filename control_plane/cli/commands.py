@@ -24,6 +24,9 @@ Settings are environment variables:
                               with (default: a key of the database's own)
   ALLOTMENT_LEARNING_MINUTES  after a restore: how long to wait for agents
                               that are missing (default {learning_minutes})
+  ALLOTMENT_RETENTION_DAYS    for how long leases and windows that are over,
+                              and their ledger, are kept (default
+                              {retention_days}); usage is kept for ever
 """.format_map({field.name: field.default for field in fields(Settings)})
 
 

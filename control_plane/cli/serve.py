@@ -15,6 +15,7 @@ from control_plane.cli.logs import configure
 from control_plane.cli.opening import errors_for_people, opened
 from control_plane.clock import SystemClock, random_secret
 from control_plane.core.tokens import Role
+from control_plane.operations.forget_old import DAY_MS
 from control_plane.operations.issue_token import provision
 from control_plane.operations.take_custody import take_custody
 from control_plane.settings import Settings
@@ -58,7 +59,7 @@ def serve_until_told() -> None:
 
 
 def _run(settings: Settings, database: Database, listener: socket.socket) -> None:
-    app = create_app(database, SystemClock())
+    app = create_app(database, SystemClock(), settings.retention_days * DAY_MS)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -33,6 +33,7 @@ answer_wishes          how either is said
 recall_leases          ask for unused rest back
 keep_books             allowances, leases and ledger of one transaction
 reclaim_leases         leases of silent holders
+forget_old             what is older than records are kept for
 watch_changes          the change feed in memory, where watches hang
 audit_books            recomputes every sum, and names each difference
 audit_leases           the same lease by lease, and for shares and slots

@@ -18,6 +18,7 @@ journals        the disks of agents, for people
 agents          agents and their incarnations
 leases          what was lent to whom
 allowances      the counters that leases are cut from
+retention       what nobody needs any longer
 ledger          every movement on an allowance
 demands         what agents lately asked for
 events          usage events

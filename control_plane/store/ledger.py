@@ -41,6 +41,11 @@ def append(connection: Connection, rows: Sequence[Entry], now_ms: int) -> None:
         connection.execute(insert(entries), [_values(row, now_ms) for row in rows])
 
 
+def newest(connection: Connection) -> int:
+    """The number of the newest movement; 0 where there is none."""
+    return int(connection.execute(select(func.coalesce(func.max(entries.c.entry), 0))).scalar_one())
+
+
 def has(connection: Connection, customer: str, cause: str, event: str) -> bool:
     """Whether there is a movement of this cause and event."""
     same = (entries.c.customer == customer) & (entries.c.cause == cause) & (entries.c.event == event)

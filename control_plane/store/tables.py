@@ -91,6 +91,7 @@ allowances = Table(
     Column("burst_lent", BigInteger, nullable=False, server_default="0"),
     Column("rate", BigInteger, nullable=False, server_default="0"),
     Column("burst", BigInteger, nullable=False, server_default="0"),
+    Index(None, "window_end_ms"),  # for finding those that are long over
 )
 
 # What each agent lately asked of an allowance: the input of lease sizing.
@@ -238,6 +239,8 @@ incarnations = Table(
     Column("first_seen_at_ms", BigInteger, nullable=False),
     Column("last_seen_at_ms", BigInteger, nullable=False),
     Column("quarantined", Text),
+    # Of the newest of its syncs that asked for something.
+    Column("serial", BigInteger, nullable=False, server_default="0"),
 )
 
 tokens = Table(

@@ -25,6 +25,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "ALLOTMENT_DATABASE_URL": "postgresql://u:p@h/d",
             "ALLOTMENT_HOST": "::",
             "ALLOTMENT_PORT": "0",
+            "ALLOTMENT_RETENTION_DAYS": "90",
             "ALLOTMENT_TLS_CERT_FILE": str(tmp_path / "cert"),
             "ALLOTMENT_TLS_KEY_FILE": str(tmp_path / "key"),
             "ALLOTMENT_ADMIN_TOKEN_FILE": str(tmp_path / "admin"),
@@ -33,7 +34,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "ALLOTMENT_LEARNING_MINUTES": "30",
         }
     )
-    assert (settings.host, settings.port) == ("::", 0)
+    assert (settings.host, settings.port, settings.retention_days) == ("::", 0, 90)
     assert (settings.admin_token, settings.join_token) == ("admin", "join")
     assert (settings.seal_key, settings.learning_minutes) == (b"s" * 32, 30)
 
@@ -51,6 +52,8 @@ def test_a_short_key_is_refused_and_not_shown(tmp_path: Path) -> None:
         ("ALLOTMENT_DATABASE_URL", "mysql://u:s3cret@h/d"),
         ("ALLOTMENT_DATABASE_URL", "sqlite://"),
         ("ALLOTMENT_DATABASE_URL", "sqlite:///:memory:"),
+        ("ALLOTMENT_RETENTION_DAYS", "44"),
+        ("ALLOTMENT_RETENTION_DAYS", "for ever"),
         ("ALLOTMENT_PORT", "http"),
         ("ALLOTMENT_PORT", "-1"),
         ("ALLOTMENT_PORT", "65536"),

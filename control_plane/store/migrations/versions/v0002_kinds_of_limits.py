@@ -17,6 +17,7 @@ def upgrade() -> None:
     """Forwards."""
     for name in ('level', 'level_at_ms', 'burst_lent', 'rate', 'burst'):
         op.add_column('allowances', sa.Column(name, sa.BigInteger(), server_default='0', nullable=False))
+    op.create_index(op.f('ix_allowances_window_end_ms'), 'allowances', ['window_end_ms'], unique=False)
     op.add_column('leases', sa.Column('finishing', sa.Boolean(), server_default=sa.false(), nullable=False))
     for name in ('burst', 'level'):
         op.add_column('leases', sa.Column(name, sa.BigInteger(), server_default='0', nullable=False))
