@@ -60,8 +60,8 @@ COST_OF_A_ROLLBACK = World(limit=1, sizes=(1,), backups=1, crashes=0, lowering=F
 
 
 class Ends(Enum):
-    """What a broken rule leads to: more used than the limit; more charged than the limit, but not used; more lost to a copied
-    disk than is excused; or nothing that is unsafe."""
+    """What a broken rule leads to: more used than the limit; more charged than the limit, but not used; more lost to a
+    copied disk than is excused; or nothing that is unsafe."""
 
     OVERSPENT = "overspend"
     BOOKS = "books beyond the limit"
