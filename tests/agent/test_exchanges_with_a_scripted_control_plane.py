@@ -17,13 +17,14 @@ from agent.background.write_events import Writer
 from agent.core.books import Books
 from agent.operations.adopt_sync import PASSED_OVER_MS
 from agent.operations.reserve import reserve
+from agent.operations.settle import settle
 from agent.store.ballast import Ballast
-from agent.store.journal import open_journal
+from agent.store.journal import GENERATION, open_journal
 from agent.store.outbox import Outbox
 from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefusedError
 from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.entitlements import Limit
-from protocol.local_messages import Call, Reserve
+from protocol.local_messages import Call, Reserve, Settle
 from protocol.uplink_messages import SYNC_PATH, WATCH_PATH, EnrollRequest, SyncReply, SyncRequest, WatchReply
 from protocol.windows import WindowKind
 
@@ -176,6 +177,13 @@ class Stage:
         return reserve(self.books, request, self.clock.now, self.clock.now + 1_000)
 
 
+async def until_reserved(stage: Stage, name: str) -> None:
+    """Reserve, exchanging and writing for as long as that takes."""
+    while stage.ask(name) is None:
+        await stage.syncer.exchange(stopping=False)
+        await stage.writer.write_once()
+
+
 def test_change_heard_of_while_an_exchange_is_under_way_is_asked_about_again(bench, tmp_path) -> None:
     """The answer may be older than the change: only what was noted before the request left is ticked off by it."""
     bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
@@ -308,3 +316,119 @@ def test_quarantined_agent_stops_exchanging_with_its_reason(bench, tmp_path) -> 
     with pytest.raises(QuarantinedError, match="copied"):
         trio.run(story)
     stage.journal.close()
+
+
+def test_events_of_a_journal_that_is_shut_out_are_handed_over_once_before_it_stops(
+    bench, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("agent.background.sync.BATCH_BYTES_A_SYNC", 1)
+    bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
+    shut_out = False
+    sent: list[int] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        said = _request(await request.aread())
+        if shut_out:
+            sent.extend(batch.first for batch in said.batches)
+            return httpx.Response(409, json={"code": "journal_quarantined", "detail": "copied"})
+        return httpx.Response(200, content=encode_msgpack(bench.lender.answer(said)))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        nonlocal shut_out
+        async with stage.uplink:
+            await until_reserved(stage, "r0")
+            for name in ("r1", "r2", "r3"):
+                done = Settle(reservation=name, amounts={"output_tokens": 1}, call=Call("acme", "chat"))
+                settle(stage.books, done, stage.clock.now, 1)
+                await stage.writer.write_once()
+            shut_out = True
+            await stage.syncer.run()
+
+    with pytest.raises(QuarantinedError, match="copied"):
+        trio.run(story)
+    stage.journal.close()
+    assert sent == [1, 2, 3]
+
+
+def test_as_long_a_pause_is_made_as_the_control_plane_asks_for_and_not_by_all_alike(bench, tmp_path) -> None:
+    pauses: set[float] = set()
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        at: list[float] = []
+
+        def answer(_: httpx.Request, at: list[float] = at) -> httpx.Response:
+            at.append(trio.current_time())
+            if len(at) == 1:
+                return httpx.Response(503, headers={"retry-after": "7"}, json={"code": "busy"})
+            return httpx.Response(200, content=encode_msgpack(SyncReply()))
+
+        stage = Stage(bench, folder, answer)
+
+        async def story(stage: Stage = stage) -> None:
+            async with stage.uplink, trio.open_nursery() as nursery:
+                nursery.start_soon(stage.syncer.run)
+                await stage.syncer.first_success.wait()
+                nursery.cancel_scope.cancel()
+
+        trio.run(story, clock=MockClock(autojump_threshold=0))
+        stage.journal.close()
+        pauses.add(at[1] - at[0])
+    assert all(7 <= pause <= 14.5 for pause in pauses)
+    assert len(pauses) > 1
+
+
+@pytest.mark.parametrize(
+    ("said", "pause"), [("3", 3), ("0", 0), ("-1", 0), ("x", 0), ("9" * 9, 0), ("61", 60), ("1.5", 0), ("\u0663", 0)]
+)
+def test_nonsense_in_retry_after_is_passed_over(said: str, pause: float) -> None:
+    with pytest.raises(UplinkDownError) as busy:
+        ask(lambda _: httpx.Response(503, headers={"retry-after": said.encode()}))
+    assert busy.value.retry_after_s == pause
+
+
+def test_new_generation_is_told_everything_at_once_and_remembered(bench, tmp_path) -> None:
+    heard: list[SyncRequest] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        heard.append(_request(await request.aread()))
+        return httpx.Response(200, content=encode_msgpack(SyncReply(generation="2-1")))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        async with stage.uplink, trio.open_nursery() as nursery:
+            nursery.start_soon(stage.syncer.run)
+            with trio.fail_after(20):
+                while len(heard) < 2:  # noqa: ASYNC110 - counted by the scripted control plane; no event says so
+                    await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+        await stage.writer.write_once()
+
+    trio.run(story)
+    assert [(said.snapshot, said.generation) for said in heard] == [(True, ""), (True, "2-1")]
+    assert stage.journal.meta(GENERATION) == "2-1"
+    stage.journal.close()
+
+
+def test_agent_that_stops_is_heard_even_by_a_control_plane_that_has_forgotten_it(bench, tmp_path) -> None:
+    heard: list[bool] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        heard.append(_request(await request.aread()).snapshot)
+        if len(heard) == 2:
+            return httpx.Response(400, json={"code": "snapshot_required"})
+        return httpx.Response(200, content=encode_msgpack(SyncReply()))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> bool:
+        async with stage.uplink:
+            await stage.syncer.exchange(stopping=False)
+            return await stage.syncer.finish()
+
+    assert trio.run(story)
+    stage.journal.close()
+    assert heard == [True, False, True]
