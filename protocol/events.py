@@ -45,8 +45,8 @@ class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, gc=False):
     """So much of one lease was used by this event.
 
-    ``orphan``: out of what a crash had left unexplained there. If the event turns out to be a repetition, it was another
-    call that used it: it stays charged.
+    ``orphan``: out of what a crash had left unexplained there. If the event turns out to be a repetition, another call
+    used it: it stays charged.
     """
 
     lease: Key

@@ -14,7 +14,7 @@ from protocol.entitlements import Entitlement, Priority
 from protocol.events import EventBatch, Subject
 from protocol.ids import Key, Tags
 from protocol.leases import Counter, Denial, Grant, LeaseReport, Recall, Renewal, ScopeValue
-from protocol.units import Amounts, Quantity
+from protocol.units import QUANTITY_MAX, Amounts, Quantity
 
 SYNC_PATH = "/v1/agents/sync"
 WATCH_PATH = "/v1/agents/watch"
@@ -119,6 +119,8 @@ class SyncRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             plane has says that its database was restored to an older state.
         lost: events that were confirmed, are wanted again, and are no longer here: up to this mark nothing will come.
         generation: as last heard (:attr:`SyncReply.generation`); empty if none was.
+        serial: counts the exchanges of this start, from 1, so that asks in a message that was overtaken are granted to
+            nobody; 0 says nothing of the order.
     """
 
     journal: Key
@@ -133,6 +135,7 @@ class SyncRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confirmed: Annotated[tuple[HighWater, ...], msgspec.Meta(max_length=MARKS_MAX)] = ()
     lost: Annotated[tuple[HighWater, ...], msgspec.Meta(max_length=MARKS_MAX)] = ()
     generation: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    serial: Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)] = 0
 
 
 class EventProblem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

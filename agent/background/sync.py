@@ -68,6 +68,7 @@ class Syncer:
         self._clock = clock
         self._introduction = Introduction(books, journal, thread)
         self._backlog = False
+        self._serial = 0
         self._lost: tuple[HighWater, ...] = ()
         self._exchanging = trio.Lock()
         self.wake = Wake()
@@ -148,7 +149,10 @@ class Syncer:
         introduction = self._introduction
         asked_at_ms = self._clock.monotonic_ms()
         request = compose_sync(books, batches, asked_at_ms, snapshot=introduction.due, stopping=stopping)
-        request = msgspec.structs.replace(request, confirmed=self._outbox.marks(), lost=self._outbox.lost())
+        self._serial += 1
+        request = msgspec.structs.replace(
+            request, confirmed=self._outbox.marks(), lost=self._outbox.lost(), serial=self._serial
+        )
         request = await introduction.added_to(request)
         try:
             reply = await self._said(request)

@@ -107,6 +107,17 @@ class Exchange:
         """The request's batches, in the order in which they were written."""
         return sorted(self.request.batches, key=lambda batch: (batch.boot, batch.first))
 
+    @property
+    def this_start(self) -> agents.Incarnation:
+        """The asking start, as it was known before this sync."""
+        return self.starts[self.request.boot]
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether a newer sync of this start has asked already: a late copy, whose answer nobody waits for. (The very
+        same sync again may be a repetition by something on the way.)"""
+        return 0 < self.request.serial <= self.this_start.serial
+
     def learn_customers(self, names: set[str]) -> None:
         """Resolve the entitlements of these customers, and keep them from changing meanwhile."""
         agents.hold_customers(self.connection, names)

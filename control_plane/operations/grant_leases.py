@@ -15,7 +15,7 @@ from control_plane.operations.keep_books import Account
 from control_plane.operations.learn_again import RETRY_MS
 from control_plane.operations.recall_leases import recall_leases
 from control_plane.operations.share_rates import RateLender
-from control_plane.store import demands, leases
+from control_plane.store import agents, demands, leases
 from control_plane.store.demands import Demand, Place
 
 LATELY_MS = 60_000
@@ -43,6 +43,8 @@ class Lender:
             exchange.connection, exchange.agent, [(wish.key.customer, wish.lease) for wish in self._wishes]
         )
         self._note_demand()
+        if exchange.request.serial > exchange.this_start.serial:
+            agents.note_serial(exchange.connection, exchange.this_start, exchange.request.serial)
         for call, wishes in groupby(self._wishes, key=lambda wish: wish.call):
             for wish in self._all_or_none(list(wishes)) if call else wishes:
                 self._answer(wish)
@@ -66,6 +68,8 @@ class Lender:
             self._again(wish, row)
         elif (wish.key.customer, wish.lease) in self._strange:
             exchange.answer.unknown_leases[wish.lease] = None
+            deny(exchange, wish, exhausted=False, retry_in_ms=AT_ONCE_MS)
+        elif exchange.is_overtaken:  # nobody reads this answer: what it granted would lie lent to nobody
             deny(exchange, wish, exhausted=False, retry_in_ms=AT_ONCE_MS)
         elif exchange.trust.generation.is_learning(exchange.now_ms):
             if not wish.quiet:

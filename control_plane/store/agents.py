@@ -14,7 +14,8 @@ from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 
 class Incarnation(NamedTuple):
-    """One start of an agent on one journal. ``nonce`` is empty for a start known only from its events."""
+    """One start of an agent on one journal. ``nonce`` is empty for a start known only from its events; ``serial`` is of
+    the newest of its syncs that asked for something."""
 
     agent: str
     journal: str
@@ -24,6 +25,7 @@ class Incarnation(NamedTuple):
     first_seen_at_ms: int
     last_seen_at_ms: int
     quarantined: str | None = None
+    serial: int = 0
 
 
 def add(connection: Connection, agent: str, name: str, now_ms: int) -> None:
@@ -127,6 +129,11 @@ def name_start(connection: Connection, row: Incarnation) -> None:
 def touch_start(connection: Connection, row: Incarnation, now_ms: int) -> None:
     """It was heard of."""
     connection.execute(update(incarnations).where(_is(row)).values(last_seen_at_ms=now_ms))
+
+
+def note_serial(connection: Connection, row: Incarnation, serial: int) -> None:
+    """A sync with this number has asked for something."""
+    connection.execute(update(incarnations).where(_is(row)).values(serial=serial))
 
 
 def raise_high_water(connection: Connection, agent: str, journal: str, marks: Mapping[int, int]) -> None:

@@ -20,6 +20,7 @@ LEARNING_MAX_MS = 600_000
 def upgrade() -> None:
     """Forwards."""
     op.add_column('leases', sa.Column('journaled', sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column('incarnations', sa.Column('serial', sa.BigInteger(), server_default='0', nullable=False))
     op.add_column('agents', sa.Column('generation', sa.Integer(), server_default='0', nullable=False))
     generations = op.create_table('generations',
     sa.Column('generation', sa.Integer(), autoincrement=False, nullable=False),

@@ -1,0 +1,34 @@
+"""A sync that a newer one of the same start has overtaken: its reports count, its asks are granted to nobody."""
+
+from __future__ import annotations
+
+from protocol.leases import LeaseReport
+
+
+def test_a_late_copy_of_an_ask_that_was_denied_is_granted_to_nobody(world):
+    """Found by the simulation: its answer reaches nobody, and what it grants would lie lent until the window's end."""
+    ten = world.limit(amount=10)
+    world.customer("acme", ten)
+    holder, asker = world.agents(2)
+    held = holder.borrow("acme", ten, 10)
+
+    def asking(lease, serial):
+        return [grant.lease for grant in asker.ask("acme", ten, 5, lease=lease, serial=serial).grants]
+
+    assert asking("late", 2) == []
+    holder.report(LeaseReport(held.lease, held.amount, 0, closed=True))
+    assert asking("newer", 3) == ["newer"]
+    assert asking("late", 2) == []
+    assert asking("newer", 3) == ["newer"], "what is asked for again under the same id is still the same lease"
+    assert world.books() == []
+
+
+def test_what_an_overtaken_sync_reports_counts(world):
+    ten = world.limit(amount=10)
+    world.customer("acme", ten)
+    (agent,) = world.agents(1)
+    held = agent.borrow("acme", ten, 10, serial=1)
+    agent.ask("acme", ten, 1, serial=3)
+    closed = agent.report(LeaseReport(held.lease, held.amount, 4, closed=True), serial=2)
+    assert closed.closed == (held.lease,)
+    assert world.books() == []
