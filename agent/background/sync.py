@@ -170,7 +170,9 @@ class Syncer:
         self.state, self.last_error, books.uplink_down = "connected", "", False
         self.first_success.set()
         books.counters.syncs += 1
+        waited = self._outbox.events
         confirmed = sum(self._outbox.confirm(mark.boot, mark.seq) for mark in reply.high_water)
+        again = again or self._outbox.events > waited  # it wants events again that it had confirmed
         books.counters.events_confirmed += confirmed
         for trouble in reply.event_problems:
             log.warning(

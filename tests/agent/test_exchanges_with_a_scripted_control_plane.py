@@ -25,7 +25,7 @@ from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefuse
 from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.entitlements import Limit
 from protocol.local_messages import Call, Reserve, Settle
-from protocol.uplink_messages import SYNC_PATH, WATCH_PATH, EnrollRequest, SyncReply, SyncRequest, WatchReply
+from protocol.uplink_messages import SYNC_PATH, WATCH_PATH, EnrollRequest, HighWater, SyncReply, SyncRequest, WatchReply
 from protocol.windows import WindowKind
 
 _request = MsgpackDecoder(SyncRequest)
@@ -169,6 +169,7 @@ class Stage:
         self.journal = open_journal(folder / "stage")
         self.books = Books("agent-1", "journal", 1, "nonce1", confirmed_at_ms=self.clock.now)
         outbox, thread = Outbox(), OneThread("test-journal")
+        self.outbox = outbox
         self.writer = Writer(self.books, self.journal, thread, outbox, Ballast(folder / "stage"), self.clock)
         self.syncer = Syncer(self.books, self.journal, thread, outbox, self.writer, self.uplink, self.clock)
 
@@ -432,3 +433,39 @@ def test_agent_that_stops_is_heard_even_by_a_control_plane_that_has_forgotten_it
     assert trio.run(story)
     stage.journal.close()
     assert heard == [True, False, True]
+
+
+def test_events_that_are_wanted_again_are_sent_at_once_and_what_is_gone_is_said(bench, tmp_path) -> None:
+    bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
+    heard: list[SyncRequest] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        heard.append(said := _request(await request.aread()))
+        top = max((batch.first for batch in said.batches), default=0)
+        lost = max((mark.seq for mark in said.lost), default=0)
+        mark = 0 if len(heard) == 2 else max(top, lost)
+        return httpx.Response(200, content=encode_msgpack(SyncReply(high_water=(HighWater(1, mark),))))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        async with stage.uplink, trio.open_nursery() as nursery:
+            for name in ("r1", "r2", "r3"):
+                done = Settle(reservation=name, amounts={"output_tokens": 1}, call=Call("acme", "chat"))
+                settle(stage.books, done, stage.clock.now, 1)
+                await stage.writer.write_once()
+            await stage.syncer.exchange(stopping=False)
+            stage.outbox.forget([(1, 1)])
+            stage.books.news = True
+            nursery.start_soon(stage.syncer.run)
+            with trio.fail_after(20):
+                while len(heard) < 3:  # noqa: ASYNC110 - counted by the scripted control plane; no event says so
+                    await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+
+    trio.run(story)
+    stage.journal.close()
+    assert [[batch.first for batch in said.batches] for said in heard] == [[1, 2, 3], [], [2, 3]]
+    assert [said.confirmed for said in heard] == [(), (HighWater(1, 3),), (HighWater(1, 0),)]
+    assert [said.lost for said in heard] == [(), (), (HighWater(1, 1),)]
+    assert "are gone here: boot 1 up to event 1" in stage.syncer.last_error
