@@ -92,7 +92,7 @@ class RateAllowance(Allowance):
 
     Attributes:
         burst_max: the most that all hosts together admit at once, by the plan.
-        owed: what the last share owed when it went home; the next one pays.
+        owed: what the last share owed when it went home, and what was used while there was none; the next one pays.
         queued: what calls lack that wait for it to fill, first come first served; newcomers stand behind them.
     """
 
@@ -153,8 +153,10 @@ class RateAllowance(Allowance):
             part = min(amount, max(0, share.level))
             share.pour(part)
             amount -= part
-        if shares and amount:
+        if shares:
             shares[0].pour(amount)
+        else:
+            self.owed += amount
         return []
 
     def fills_in_ms(self, amount: int, now_ms: int) -> int | None:
