@@ -41,12 +41,12 @@ class RateLender:
         exchange = self._exchange
         offer = self._offer(wish, crowd)
         account = exchange.books.accounts[wish.key]
-        if offer.lacking != NO_SHARE:
+        if wish.want.need and offer.lacking != NO_SHARE:
             self._recall(wish, crowd, account, offer)
         if offer.share is None:
             too_large = wish.want.need > wish.limit.burst_max
-            waits = offer.lacking != NO_SHARE and not too_large
-            if waits or wish.want.need or not wish.quiet:
+            waits = wish.want.need and offer.lacking != NO_SHARE and not too_large
+            if wish.want.need or not wish.quiet:
                 deny(exchange, wish, exhausted=too_large, retry_in_ms=SOON_MS if waits else DRY_MS)
             return
         row = new_lease(exchange, wish, offer.share.amount)._replace(burst=offer.share.burst)

@@ -183,3 +183,9 @@ class World:
 @pytest.fixture
 def world(database: Database, clock: Any) -> World:
     return World(database, clock)
+
+
+@pytest.fixture
+def new_world(clock: Any) -> Callable[[Database], World]:
+    """Makes a world on a database of one's own."""
+    return lambda database: World(database, clock)
