@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qsl
 
 import httptools
@@ -239,11 +240,7 @@ class HttpDoor:
         _require_method(method, b"GET")
         if path == b"/v1/status":
             return Status()
-        fields = dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True))
-        try:
-            return msgspec.convert(fields, Usage, strict=False)
-        except msgspec.ValidationError as error:
-            raise as_violation(error) from None
+        return _usage(query)
 
     def _require_local(self, method: bytes) -> None:
         """A web page must not be able to use a loopback port: neither by a plain form nor by a rebound name."""
@@ -273,6 +270,21 @@ class HttpDoor:
     def _move_ready(self) -> None:
         while self._answers and isinstance(self._answers[0], bytes):
             self._done.append(self._answers.popleft())  # type: ignore[arg-type]  # only bytes are taken
+
+
+def _usage(query: bytes) -> Usage:
+    """The fields of the query; a tag is one of its own, as in ``tags.team=blue``."""
+    fields: dict[str, Any] = {}
+    tags: dict[str, str] = {}
+    for name, value in parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True):
+        if name.startswith("tags."):
+            tags[name.removeprefix("tags.")] = value
+        else:
+            fields[name] = value
+    try:
+        return msgspec.convert({**fields, "tags": tags} if tags else fields, Usage, strict=False)
+    except msgspec.ValidationError as error:
+        raise as_violation(error) from None
 
 
 def _require_method(method: bytes, *allowed: bytes) -> None:

@@ -155,7 +155,7 @@ def test_huge_backlog_still_asks_in_numbers_that_the_wire_carries(way) -> None:
         )
     (named,) = way.bench.request().customers
     (ask,) = named.asks
-    assert ask.demand_per_min == most
+    assert 0 < ask.demand_per_min <= most
 
 
 def test_crowd_of_unknown_customers_is_bounded_and_forgotten(way, monkeypatch) -> None:
