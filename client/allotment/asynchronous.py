@@ -15,7 +15,7 @@ from allotment.blocking import default_socket_path
 from allotment.connections import REQUEST_ID_MAX
 from allotment.metered import AsyncMeteredCall
 from allotment.pipelines import Pipeline
-from allotment.requests import CheckOptions, RecordOptions, Request, ReserveOptions, SettleOptions
+from allotment.requests import CheckOptions, RecordOptions, Request, ReserveOptions, SettleOptions, UsageOptions
 from allotment.runtimes import Runtime, current_runtime
 from allotment.wire import RequestEncoder
 
@@ -82,16 +82,10 @@ class AsyncClient:
         return await self.ask(requests.record(customer, feature, **options), Recorded, timeout_s)
 
     async def usage(
-        self,
-        customer: str,
-        *,
-        feature: str | None = None,
-        user: str | None = None,
-        deadline_ms: int | None = None,
-        timeout_s: float | None = None,
+        self, customer: str, *, timeout_s: float | None = None, **options: Unpack[UsageOptions]
     ) -> UsageReport:
         """How the limits of a customer stand: for a widget that shows what is left."""
-        return await self.ask(requests.usage(customer, feature, user, deadline_ms), UsageReport, timeout_s)
+        return await self.ask(requests.usage(customer, **options), UsageReport, timeout_s)
 
     async def status(self, *, timeout_s: float | None = None) -> StatusReport:
         """How the agent itself is."""

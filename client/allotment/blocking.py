@@ -14,7 +14,7 @@ from allotment.attempts import TIMEOUT_S, Backoff, TryAgain, outcome, time_allow
 from allotment.connections import Pool, StaleConnection
 from allotment.errors import RequestInvalid
 from allotment.metered import MeteredCall
-from allotment.requests import CheckOptions, RecordOptions, Request, ReserveOptions, SettleOptions
+from allotment.requests import CheckOptions, RecordOptions, Request, ReserveOptions, SettleOptions, UsageOptions
 
 A = TypeVar("A", bound=Answer)
 
@@ -81,17 +81,9 @@ class Client:
         """Usage that nobody reserved; it is counted whether or not it fits. ``recorded.event`` is its id."""
         return self.ask(requests.record(customer, feature, **options), Recorded, timeout_s)
 
-    def usage(
-        self,
-        customer: str,
-        *,
-        feature: str | None = None,
-        user: str | None = None,
-        deadline_ms: int | None = None,
-        timeout_s: float | None = None,
-    ) -> UsageReport:
+    def usage(self, customer: str, *, timeout_s: float | None = None, **options: Unpack[UsageOptions]) -> UsageReport:
         """How the limits of a customer stand: for a widget that shows what is left."""
-        return self.ask(requests.usage(customer, feature, user, deadline_ms), UsageReport, timeout_s)
+        return self.ask(requests.usage(customer, **options), UsageReport, timeout_s)
 
     def status(self, *, timeout_s: float | None = None) -> StatusReport:
         """How the agent itself is."""

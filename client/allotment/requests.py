@@ -20,11 +20,13 @@ class CallOptions(TypedDict, total=False):
 
 
 class CheckOptions(CallOptions):
-    """``amounts``: by meter; ``deadline_ms``: how long the agent may wait for room, 0 to 60000 (2000)."""
+    """``amounts``: by meter; ``deadline_ms``: how long the agent may wait for room, 0 to 60000 (2000); ``priority``:
+    ``interactive`` (default), or ``batch``, which leaves the others what a limit keeps for them."""
 
     amounts: NotRequired[Mapping[str, int]]
     deadline_ms: NotRequired[int | None]
     breakdown: NotRequired[bool]
+    priority: NotRequired[str]
 
 
 class ReserveOptions(CheckOptions):
@@ -60,6 +62,19 @@ class RecordOptions(CallOptions, Used):
 
     event: NotRequired[str | None]
     at_ms: NotRequired[int | None]
+
+
+class UsageOptions(TypedDict, total=False):
+    """``feature``: only limits that its calls touch; the others: whose counters are meant of limits that are kept for
+    each user, workspace, role, API key or value of a tag."""
+
+    feature: str | None
+    user: str | None
+    workspace: str | None
+    role: str | None
+    api_key: str | None
+    tags: Mapping[str, str]
+    deadline_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +175,9 @@ def record(customer: str, feature: str, **options: Unpack[RecordOptions]) -> Req
     return _finished(fields, wanted, "recorded")
 
 
-def usage(customer: str, feature: str | None, user: str | None, deadline_ms: int | None) -> Request:
+def usage(customer: str, **options: Unpack[UsageOptions]) -> Request:
     """How the limits of a customer stand."""
-    wanted = {"feature": feature, "user": user, "deadline_ms": deadline_ms}
-    return _finished({"op": "usage", "customer": customer}, wanted, "usage", waits=True)
+    return _finished({"op": "usage", "customer": customer}, dict(options), "usage", waits=True)
 
 
 def status() -> Request:
@@ -177,10 +191,10 @@ def _call(customer: str, feature: str, wanted: dict[str, Any]) -> Call:
 
 _CALL_OPTIONS = (*_SUBJECT, "tags", "model")
 _ORDER = (
-    "feature", "user", "amounts", "tokens", "at_ms", "ttl_ms", "usage_source", "outcome", "model", "provider",
-    "deadline_ms", "breakdown",
+    "feature", "user", "workspace", "role", "api_key", "tags", "amounts", "tokens", "at_ms", "ttl_ms", "usage_source",
+    "outcome", "model", "provider", "deadline_ms", "breakdown", "priority",
 )  # fmt: skip
-_DEFAULTS = {"usage_source": "provider", "outcome": "complete", "breakdown": False}
+_DEFAULTS = {"usage_source": "provider", "outcome": "complete", "breakdown": False, "priority": "interactive"}
 
 
 def _finished(fields: dict[str, Any], wanted: dict[str, Any], kind: str, *, waits: bool = False) -> Request:

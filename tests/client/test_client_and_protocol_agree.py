@@ -14,6 +14,7 @@ from allotment import attempts, requests
 from allotment.wire import FrameReader, RequestEncoder
 from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.decisions import Code, Decision, LimitState, Reservation, Verdict
+from protocol.entitlements import Priority
 from protocol.events import Outcome, Subject, UsageSource
 from protocol.framing import HEAD_BYTES, frame
 from protocol.instants import INSTANT_MS_MAX
@@ -53,7 +54,12 @@ def some(**choices: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]
 who = some(
     user=keys, workspace=keys, role=keys, api_key=keys, tags=st.dictionaries(keys, keys, max_size=4), model=models
 )
-waiting = some(amounts=amounts, deadline_ms=st.integers(0, 60_000), breakdown=st.booleans())
+waiting = some(
+    amounts=amounts,
+    deadline_ms=st.integers(0, 60_000),
+    breakdown=st.booleans(),
+    priority=st.sampled_from(Priority).map(str),
+)
 used = some(
     amounts=amounts,
     tokens=tokens,
@@ -75,19 +81,20 @@ def call_of(customer: str, feature: str, options: dict[str, Any]) -> Call:
 
 
 def enums(options: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"usage_source": UsageSource, "outcome": Outcome}
+    kinds = {"usage_source": UsageSource, "outcome": Outcome, "priority": Priority}
     return {name: kinds[name](value) if name in kinds else value for name, value in options.items()}
 
 
 @given(ids, keys, keys, who, waiting)
 def test_a_check_is_understood_as_it_was_meant(request_id, customer, feature, subject, options):
-    meant = Check(id=request_id, call=call_of(customer, feature, subject), **options)
+    meant = Check(id=request_id, call=call_of(customer, feature, subject), **enums(options))
     assert understood(requests.check(customer, feature, **subject, **options), request_id) == meant
 
 
 @given(ids, keys, keys, who, waiting, keys, some(ttl_ms=ttls))
 def test_a_reserve_is_understood_as_it_was_meant(request_id, customer, feature, subject, options, name, ttl):
-    meant = Reserve(id=request_id, reservation=name, call=call_of(customer, feature, subject), **options, **ttl)
+    call = call_of(customer, feature, subject)
+    meant = Reserve(id=request_id, reservation=name, call=call, **enums(options), **ttl)
     wanted = requests.split_reserve(customer, feature, {**subject, **options, **ttl, "reservation": name})
     assert understood(requests.reserve(*wanted), request_id) == meant
 
@@ -111,12 +118,18 @@ def test_a_record_is_understood_as_it_was_meant(request_id, customer, feature, s
     assert understood(requests.record(customer, feature, event=event, **subject, **said, **at), request_id) == meant
 
 
-@given(ids, keys, st.none() | keys, st.none() | keys, st.integers(0, 60_000))
-def test_the_others_are_understood_as_they_were_meant(request_id, name, feature, user, deadline_ms):
+whose = some(
+    feature=keys, user=keys, workspace=keys, role=keys, api_key=keys, tags=st.dictionaries(keys, keys, max_size=4),
+    deadline_ms=st.integers(0, 60_000),
+)  # fmt: skip
+
+
+@given(ids, keys, whose)
+def test_the_others_are_understood_as_they_were_meant(request_id, name, options):
     assert understood(requests.release(name), request_id) == Release(id=request_id, reservation=name)
     assert understood(requests.status(), request_id) == Status(id=request_id)
-    meant = Usage(id=request_id, customer=name, feature=feature, user=user, deadline_ms=deadline_ms)
-    assert understood(requests.usage(name, feature, user, deadline_ms), request_id) == meant
+    meant = Usage(id=request_id, customer=name, **options)
+    assert understood(requests.usage(name, **options), request_id) == meant
 
 
 maybe_quantity = st.none() | quantities

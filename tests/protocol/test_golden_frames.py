@@ -52,6 +52,8 @@ AS_THE_CLIENT_SAYS_IT = {
     "reserve_with_everything": _reserve(
         **FULL, reservation="r-1", amounts={"input_tokens": 0}, ttl_ms=30_000, deadline_ms=60_000, breakdown=True
     ),
+    "check_batch": requests.check("acme", "chat", user="u7", amounts={"output_tokens": 512}, priority="batch"),
+    "reserve_batch": _reserve(user="u7", amounts={"output_tokens": 512}, reservation="r-2", priority="batch"),
     "extend": requests.extend("r-1", {"output_tokens": 1024}, None, 0),
     "extend_with_everything": requests.extend("r-1", {"output_tokens": 1024}, 1_000, 250),
     "settle": requests.settle("r-1", tokens={"input": 300, "cache_read": 600, "output": 100, "reasoning": 41}),
@@ -65,8 +67,9 @@ AS_THE_CLIENT_SAYS_IT = {
         "acme", "chat", event="e-1", **FULL, amounts={"images": 2}, tokens={"output": 5}, at_ms=1_796_000_000_000,
         usage_source="none", outcome="error", provider="p",
     ),
-    "usage": requests.usage("acme", None, None, None),
-    "usage_with_everything": requests.usage("acme", "chat", "u7", 100),
+    "usage": requests.usage("acme"),
+    "usage_with_everything": requests.usage("acme", feature="chat", user="u7", deadline_ms=100),
+    "usage_of_others": requests.usage("acme", workspace="w1", role="editor", api_key="k-1", tags={"team": "search"}),
     "status": requests.status(),
 }  # fmt: skip
 
