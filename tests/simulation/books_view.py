@@ -21,6 +21,7 @@ class LeaseRow(NamedTuple):
     granted: int
     cap: int
     settled: int
+    in_flight: int
     status: str
 
 
@@ -54,7 +55,7 @@ class BooksView:
         """Every lease that lives, and those that were closed lately."""
         query = (
             "SELECT lease, customer, counter, scope_value, window_start_ms, agent, journal, boot, granted, cap,"
-            " settled, status FROM leases WHERE status != 'closed' OR closed_at_ms >= ?"
+            " settled, in_flight, status FROM leases WHERE status != 'closed' OR closed_at_ms >= ?"
         )
         for row in self._connection.execute(query, (closed_since_ms,)):
             yield LeaseRow(row[0], (row[1], row[2], row[3], row[4]), *row[5:])
@@ -94,9 +95,15 @@ class BooksView:
         """Everything that was kept aside: customer, event, code, body."""
         yield from self._connection.execute("SELECT customer, event, code, body FROM event_conflicts")
 
-    def marks(self) -> dict[tuple[str, int], int]:
-        """High-water marks by journal and boot."""
-        return {
-            (row[0], row[1]): row[2]
-            for row in self._connection.execute("SELECT journal, boot, high_water FROM incarnations")
-        }
+    def marks(self) -> dict[tuple[str, str, int], int]:
+        """High-water marks by agent, journal and boot."""
+        query = "SELECT agent, journal, boot, high_water FROM incarnations"
+        return {(row[0], row[1], row[2]): row[3] for row in self._connection.execute(query)}
+
+    def given_back(self) -> dict[Key, int]:
+        """What corrections and duplicates gave back without a lease, by allowance; negative."""
+        query = (
+            "SELECT customer, counter, scope_value, window_start_ms, sum(amount) FROM entries"
+            " WHERE kind = 'direct' AND amount < 0 GROUP BY 1, 2, 3, 4"
+        )
+        return {(row[0], row[1], row[2], row[3]): row[4] for row in self._connection.execute(query)}

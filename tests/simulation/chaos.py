@@ -100,6 +100,10 @@ class Chaos:
 
     async def _reboot(self) -> None:
         host = self._host()
+        async with host.being_repaired:
+            await self._reboot_of(host)
+
+    async def _reboot_of(self, host: Host) -> None:
         if host.agent is not None and host.agent.books.leases:
             self._happened("machine rebooted", "leases held")
         host.kill()
@@ -119,10 +123,15 @@ class Chaos:
 
     async def _new_disk(self) -> None:
         host = self._host()
+        async with host.being_repaired:
+            await self._new_disk_of(host)
+
+    async def _new_disk_of(self, host: Host) -> None:
         held = self._in_use(host)
         host.held_down = True
         host.kill()
         await host.until_down()
+        self._world.lose(host)
         host.disk.keep_identity_only()
         host.held_down = False
         if held:
@@ -130,10 +139,15 @@ class Chaos:
 
     async def _new_machine(self) -> None:
         host = self._host()
+        async with host.being_repaired:
+            await self._new_machine_of(host)
+
+    async def _new_machine_of(self, host: Host) -> None:
         held = self._in_use(host)
         host.held_down = True
         host.kill()
         await host.until_down()
+        self._world.lose(host)
         host.disk.folder = host.disk.fresh()
         host.clock.reboot()
         host.held_down = False
@@ -143,6 +157,10 @@ class Chaos:
     async def _roll_back(self) -> None:
         """An old copy of the disk is put back."""
         host = self._host()
+        async with host.being_repaired:
+            await self._roll_back_of(host)
+
+    async def _roll_back_of(self, host: Host) -> None:
         if host.agent is None or not host.disk.has_journal:
             return
         journal = host.agent.books.journal
@@ -153,6 +171,7 @@ class Chaos:
         held = self._in_use(host)
         host.kill()
         await host.until_down()
+        self._world.lose(host)
         host.disk.folder = old
         host.held_down = False
         if held:
@@ -161,6 +180,10 @@ class Chaos:
     async def _clone(self) -> None:
         """A second machine starts from a copy of the disk, while the first goes on."""
         host = self._host()
+        async with host.being_repaired:
+            await self._clone_of(host)
+
+    async def _clone_of(self, host: Host) -> None:
         if host.agent is None or not host.disk.has_journal or len(self._world.hosts) > 2 * self._world.rates.hosts:
             return
         self._world.taint(host.agent.books.journal)
@@ -250,7 +273,11 @@ class Chaos:
 
     async def _revoke(self) -> None:
         host = self._host()
-        if host.agent is None or not host.agent.books.agent:
+        async with host.being_repaired:
+            await self._revoke_of(host)
+
+    async def _revoke_of(self, host: Host) -> None:
+        if host.agent is None or not host.agent.books.agent.startswith("agent-"):
             return
         if self._in_use(host):
             self._happened("agent revoked", "leases in use")
@@ -259,5 +286,6 @@ class Chaos:
         host.held_down = True  # somebody replaces it
         host.kill()
         await host.until_down()
+        self._world.lose(host)
         host.disk.folder = host.disk.fresh()
         host.held_down = False

@@ -27,7 +27,7 @@ class Checkers:
         self._world = world
         self._seen: dict[str, LeaseRow] = {}
         self._looked_at_ms = 0
-        self._marks: dict[tuple[str, int], int] = {}
+        self._marks: dict[tuple[str, str, int], int] = {}
         self.said: dict[tuple[str, str], dict[str, int]] = {}
         self._record_charges: dict[str, list[tuple[str, Key, int]]] = {}
         self._records_counted: set[str] = set()
@@ -141,15 +141,18 @@ class Checkers:
     def _look_at_allowances(self) -> None:
         """4, 5: what is posted and lent stays within the bound, but for what was debited after the fact."""
         contracts, provider = self._world.contracts, self._world.provider
+        given_back: dict[Key, int] | None = None
         for row in self._world.view.allowances():
-            charged = row.posted + row.outstanding + min(0, row.direct)
             bound = contracts.bound(row.key) + provider.forgiven.get(row.key, 0)
-            if charged > bound + self._late_posts(row.key):
+            if row.posted + row.outstanding <= bound:
+                continue
+            if given_back is None:
+                provider.forgive()
+                given_back = self._world.view.given_back()
+            bound = contracts.bound(row.key) + provider.forgiven.get(row.key, 0)
+            charged = row.posted + row.outstanding + given_back.get(row.key, 0)
+            if charged > bound:
                 self._breach("lent within the bound", f"{row.key}: {charged} posted and lent, at most {bound}")
-
-    def _late_posts(self, key: Key) -> int:
-        """What came in late for leases of rolled-back disks may pass the bound; it is posted openly."""
-        return 0 if not self._world.provider.tainted else self._world.provider.forgiven.get(key, 0)
 
     def _look_at_marks(self) -> None:
         """31: high-water marks never run back."""

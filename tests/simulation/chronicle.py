@@ -58,6 +58,16 @@ class Chronicle:
         if self._text is not None:
             self._text.write(line)
 
+    @property
+    def wordy(self) -> bool:
+        """Whether somebody reads along."""
+        return self._text is not None
+
+    def aside(self, text: str) -> None:
+        """A remark for whoever reads along; no part of the trace."""
+        if self._text is not None and text:
+            self._text.write(f"{'':>9}   {text}\n")
+
     def happened(self, fault: str, hit: str, times: int = 1) -> None:
         """A fault had an effect."""
         self.faults[fault, hit] += times

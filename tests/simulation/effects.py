@@ -20,6 +20,33 @@ def operation_of(path: str) -> str:
     return _OPERATIONS.get(path, "admin")
 
 
+def granted_in(answer: Answer) -> set[str]:
+    """Leases that the answer to a sync grants."""
+    return {grant.lease for grant in _reply(answer.body).grants}
+
+
+def in_words(operation: str, body: bytes, answer: Answer) -> str:
+    """A sync for people who read a trace."""
+    if operation != "sync" or answer.status != 200:
+        return ""
+    said, reply = _request(body), _reply(answer.body)
+    asked = [ask.lease for named in said.customers for ask in named.asks]
+    asked += [call.leases for named in said.customers for call in named.first_calls]
+    parts = {
+        "boot": said.boot,
+        "snapshot": said.snapshot,
+        "asked": asked,
+        "reported": [tuple(msgspec.structs.astuple(report)) for report in said.leases],
+        "batches": [(batch.boot, batch.first, batch.count) for batch in said.batches],
+        "granted": [(grant.lease, grant.amount) for grant in reply.grants],
+        "denied": [denial.lease for denial in reply.denials],
+        "recalled": [(recall.lease, recall.keep) for recall in reply.recalls],
+        "closed": reply.closed,
+        "unknown": reply.unknown_leases,
+    }
+    return " ".join(f"{name}={value}" for name, value in parts.items() if value)
+
+
 def carried(operation: str, body: bytes) -> Iterator[str]:
     """What a request asks for or reports."""
     if operation != "sync":

@@ -62,6 +62,7 @@ class Host:
         self.answered: Callable[[int, Reply], None] = lambda *_: None
         self.cut_off: Callable[[], None] = lambda: None
         self.standing = False
+        self.being_repaired = trio.Lock()
         self.held_down = False
         self.lives = 0
         self.last_journal = ""
@@ -148,6 +149,8 @@ class Host:
         self.door.gone = True
         self.agent = None
         self.disk.unplug()
+        if how == "quarantined":
+            self._world.lose(self, f"quarantined-{self.last_journal}")
         self._world.chronicle.note(f"{self.name} ends: {how}")
         self._world.chronicle.numbers[f"agents {how}"] += 1
         self.cut_off()

@@ -10,12 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import msgspec
 import trio
 
 from agent.store.journal import FILE_NAME
+from protocol.events import UsageEvent
 from tests.simulation.faults import Blow, Fuse, Killed, disk_error
 
 T = TypeVar("T")
+
+_events = msgspec.msgpack.Decoder(list[UsageEvent]).decode
 
 
 class Disk:
@@ -65,6 +69,23 @@ class Disk:
     def has_journal(self) -> bool:
         """Whether there is one already."""
         return (self.folder / FILE_NAME).exists()
+
+    def unconfirmed(self, label: str = "") -> set[tuple[str, str]]:
+        """Events on the disk that the control plane may not have yet: customer, and the event or what it corrects.
+
+        Args:
+            label: of a journal that was set aside.
+        """
+        path = self.folder / (f"{FILE_NAME}.{label}" if label else FILE_NAME)
+        if not path.exists():
+            return set()
+        connection = sqlite3.connect(path)
+        try:
+            bodies = [row[0] for row in connection.execute("SELECT body FROM outbox")]
+        finally:
+            connection.close()
+        events = [event for body in bodies for event in _events(body)]
+        return {(event.customer, event.corrects or event.event) for event in events}
 
     def plug_in(self, connection: sqlite3.Connection) -> Plug:
         """What the journal talks to instead of its connection."""

@@ -15,7 +15,7 @@ import httpx
 import trio
 
 from tests.simulation.chronicle import Chronicle
-from tests.simulation.effects import achieved, carried, operation_of
+from tests.simulation.effects import achieved, carried, granted_in, in_words, operation_of
 from tests.simulation.planes import Answer, Replica
 from tests.simulation.rates import Rates
 from tests.simulation.standstill import OWNER
@@ -56,6 +56,7 @@ class Message:
     url: str
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    patience_s: float
 
     def request(self) -> httpx.Request:
         """As the server receives it."""
@@ -98,6 +99,7 @@ class Network:
         self._number = 0
         self.calm = False
         self.under_way = 0
+        self.stray: set[str] = set()
         self.state_of_books: Callable[[], object] = lambda: None
         self.foreign_commits: Callable[[str], int] = lambda _: 0
 
@@ -106,12 +108,19 @@ class Network:
         self._number += 1
         operation = operation_of(request.url.path)
         body = await request.aread()
+        patience_s = (request.extensions.get("timeout") or {}).get("read") or 30.0
         message = Message(
-            self._number, line, operation, request.method, str(request.url), list(request.headers.raw), body
+            self._number,
+            line,
+            operation,
+            request.method,
+            str(request.url),
+            list(request.headers.raw),
+            body,
+            patience_s,
         )
         if line.is_dead():
             await trio.sleep_forever()
-        patience_s = (request.extensions.get("timeout") or {}).get("read") or 30.0
         fate = self._fate(line)
         slot = Slot()
         if line.up_cut:
@@ -141,9 +150,11 @@ class Network:
         self.under_way += 1
         try:
             await trio.sleep(fate.there_s)
-            if fate.there_s > 20:
+            if fate.there_s > message.patience_s:
                 self._hit("request delayed beyond patience", message)
             answer = await self._serve(message)
+            if fate.there_s > message.patience_s:
+                self._note_stray(message, answer)
             if answer is not None and fate.at_once:
                 await self._at_once_again(message, answer)
             if fate.again_s is not None:
@@ -173,9 +184,14 @@ class Network:
             fault = "duplicate" if after_s < 10 else "late duplicate" if after_s < 60 else "very late duplicate"
             if first is not None:
                 self._hit_answer(fault, message, first)
-            await self._serve(message)
+            self._note_stray(message, await self._serve(message))
         finally:
             self.under_way -= 1
+
+    def _note_stray(self, message: Message, answer: Answer | None) -> None:
+        """Leases that were granted in an answer that nobody waits for."""
+        if answer is not None and message.operation == "sync" and answer.status == 200:
+            self.stray |= granted_in(answer)
 
     async def _at_once_again(self, message: Message, first: Answer) -> None:
         """Said twice, the second time changes nothing."""
@@ -205,6 +221,8 @@ class Network:
             f" -> {replica.name} {said}"
         )
         self._chronicle.numbers[f"{message.operation}s served"] += 1
+        if self._chronicle.wordy and answer is not None:
+            self._chronicle.aside(in_words(message.operation, message.body, answer))
         if answer is not None and answer.status >= 500 and answer.status != 503:
             self._chronicle.breach("no internal error", f"{message.operation}: {answer.status} {answer.body[:500]!r}")
         return answer

@@ -57,10 +57,10 @@ def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, c
         return 0.0 if dice.random() < 0.35 else most * dice.random() ** 2
 
     rates = Rates(
-        hosts=hosts or dice.randint(2, 8),
+        hosts=hosts or dice.randint(2, 6),
         customers=dice.randint(1, 4),
         users=dice.randint(1, 5),
-        storm_s=storm_s or dice.choice([120.0, 180.0, 240.0]),
+        storm_s=storm_s or dice.choice([45.0, 90.0, 150.0]),
         asks=dice.randint(40, 120) if crowded else dice.randint(1, 12),
         every_s=dice.uniform(0.05, 0.3),
         size=dice.choice([0.02, 0.05, 0.1, 0.3, 1.0]),

@@ -75,6 +75,7 @@ class World:
         self.tracing = True
         self.contracts = Contracts()
         self.provider = Provider(self.contracts, self.chronicle)
+        self.stranded: set[str] = set()
         self.lost: set[tuple[str, str]] = set()
         self._folder = folder
         self._database = folder / "control-plane.db"
@@ -175,8 +176,11 @@ class World:
         with trio.move_on_after(300):
             while any(callers.busy for callers in self.callers):
                 await trio.sleep(1)
-        await trio.sleep(HEAL_S)
-        await verdicts.before_the_end(self)
+        with trio.move_on_after(HEAL_S):
+            while any(verdicts.not_yet_right(self)):
+                await trio.sleep(5)
+        for checker, text in verdicts.not_yet_right(self):
+            self.chronicle.breach(checker, text)
         for host in self.hosts:
             host.held_down = True
             host.stop()
@@ -203,6 +207,10 @@ class World:
         for journal in sorted(self.provider.tainted):
             forgiven.update(self.view.granted_to(journal))
         self.provider.forgiven = dict(forgiven)
+
+    def lose(self, host: Host, label: str = "") -> None:
+        """A disk is lost, or set aside: what it alone remembers may never arrive."""
+        self.lost |= host.disk.unconfirmed(label)
 
     def another(self, host: Host) -> Callers | None:
         """The callers of some other host."""
