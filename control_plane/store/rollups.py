@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Insert, case, exists, func, select
+from sqlalchemy import Connection, Insert, case, exists, func, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 
 from control_plane.store.allowances import SUM_MAX
 from control_plane.store.tables import customers, rollups
+from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 HOUR_MS = 3_600_000
 _IN_MAX = 500
@@ -40,15 +41,12 @@ def add(connection: Connection, more: Sums) -> None:
     """Add to sums; in order of key, so that two transactions never wait for each other."""
     if not more:
         return
-    rows = [
-        {
-            **dict(zip(Key._fields, key, strict=True)),
-            "quantity": max(-SUM_MAX, min(SUM_MAX, total[0])),
-            "events": total[1],
-        }
-        for key, total in sorted(more.items())
+    rows: list[list[str | int]] = [
+        [*key, max(-SUM_MAX, min(SUM_MAX, total[0])), total[1]] for key, total in sorted(more.items())
     ]
-    connection.execute(_upsert(connection.dialect.name), rows)
+    statement = _upsert(connection.dialect.name)
+    for start in range(0, len(rows), CHUNK):
+        connection.execute(statement, as_rows(rows[start : start + CHUNK]))
 
 
 def customers_with_any(connection: Connection, names: Iterable[str]) -> set[str]:
@@ -119,8 +117,12 @@ def totals(connection: Connection) -> dict[tuple[str, str], int]:
 
 @cache
 def _upsert(dialect: str) -> Insert:
+    """Many rows as one parameter: preparing each by itself costs more than adding it."""
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = make(rollups)
+    columns = [rollups.c[name] for name in (*Key._fields, "quantity", "events")]
+    table = wanted(dialect, columns)
+    rows = select(table).where(true()).order_by(*(table.c[name] for name in Key._fields))
+    statement = make(rollups).from_select(columns, rows)
     total = rollups.c.quantity + statement.excluded.quantity
     bounded = case((total > SUM_MAX, SUM_MAX), (total < -SUM_MAX, -SUM_MAX), else_=total)
     counted = rollups.c.events + statement.excluded.events
