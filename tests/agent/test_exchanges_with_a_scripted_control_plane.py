@@ -435,7 +435,7 @@ def test_agent_that_stops_is_heard_even_by_a_control_plane_that_has_forgotten_it
     assert heard == [True, False, True]
 
 
-def test_events_that_are_wanted_again_are_sent_at_once_and_what_is_gone_is_said(bench, tmp_path) -> None:
+def test_events_that_are_wanted_again_are_sent_at_once_and_what_is_gone_is_said(bench, tmp_path, caplog) -> None:
     bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
     heard: list[SyncRequest] = []
 
@@ -468,4 +468,4 @@ def test_events_that_are_wanted_again_are_sent_at_once_and_what_is_gone_is_said(
     assert [[batch.first for batch in said.batches] for said in heard] == [[1, 2, 3], [], [2, 3]]
     assert [said.confirmed for said in heard] == [(), (HighWater(1, 3),), (HighWater(1, 0),)]
     assert [said.lost for said in heard] == [(), (), (HighWater(1, 1),)]
-    assert "are gone here: boot 1 up to event 1" in stage.syncer.last_error
+    assert "are gone here: boot 1 up to event 1" in caplog.text
