@@ -88,6 +88,7 @@ class Host:
 
     async def _one_life(self) -> None:
         self.lives += 1
+        self._fsync_failed = False
         self.disk.gone = False
         self._scope, self._told_to_stop, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
         ended = trio.Event()
@@ -157,7 +158,7 @@ class Host:
         self._ended.set()
 
     def _expect_disk_fault(self, group: BaseExceptionGroup[BaseException]) -> None:
-        if not (self.disk.full or self._world.chronicle.numbers["fsyncs failed"]):
+        if not (self.disk.full or self._fsync_failed):
             self._world.chronicle.breach(
                 "agents end only as told", "".join(traceback.format_exception(group))
             )
@@ -166,6 +167,7 @@ class Host:
         hit = self._world.checkers.what_a_kill_hits(self)
         failed = blow in (Blow.IO_ERROR, Blow.IO_ERROR_WRITTEN)
         if failed:
+            self._fsync_failed = True
             self._world.chronicle.numbers["fsyncs failed"] += 1
         for what in hit:
             self._world.chronicle.happened(f"{'' if failed else 'agent killed '}{blow.value}", what)

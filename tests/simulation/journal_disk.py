@@ -3,6 +3,7 @@ statement; and the folders that stand for a disk kept, replaced, rolled back or 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -95,6 +96,8 @@ class Disk:
     def unplug(self) -> None:
         """The process is gone: what was not committed never was."""
         for connection in self._open:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it was closed in good order
+                connection.rollback()
             connection.close()
         self._open.clear()
 
@@ -131,7 +134,11 @@ class Plug:
             raise disk_error(sqlite3.SQLITE_FULL, "database or disk is full")
         disk.occasion(Blow.BEFORE_STATEMENT)
         cursor = run(sql, *arguments)
-        disk.occasion(Blow.AFTER_STATEMENT)
+        try:
+            disk.occasion(Blow.AFTER_STATEMENT)
+        except BaseException:
+            cursor.close()  # an open one would hold the file's lock beyond the process that it stands for
+            raise
         return cursor
 
     def __enter__(self) -> Plug:

@@ -170,7 +170,10 @@ class World:
             host.line.up_cut = host.line.down_cut = False
         for contract in self.contracts.of.values():
             await self.admin.set_status(contract, "active")
-        await trio.sleep(20)
+        await trio.sleep(10)
+        for host in self.hosts:
+            await self._replace_if_revoked(host)
+        await trio.sleep(10)
         for callers in self.callers:
             callers.asking = False
         with trio.move_on_after(300):
@@ -189,6 +192,17 @@ class World:
                 await trio.sleep(0.1)
         await trio.sleep(5)
         self.checkers.look()
+
+    async def _replace_if_revoked(self, host: Host) -> None:
+        """Somebody gives a revoked agent a new machine; copies of its disk are revoked with it."""
+        if host.agent is None or host.agent._syncer.state != "refused":
+            return
+        host.held_down = True
+        host.kill()
+        await host.until_down()
+        self.lose(host)
+        host.disk.folder = host.disk.fresh()
+        host.held_down = False
 
     # What others ask of the world.
 
