@@ -345,6 +345,7 @@ def test_events_of_a_journal_that_is_shut_out_are_handed_over_once_before_it_sto
                 settle(stage.books, done, stage.clock.now, 1)
                 await stage.writer.write_once()
             shut_out = True
+            stage.books.news = True
             await stage.syncer.run()
 
     with pytest.raises(QuarantinedError, match="copied"):
