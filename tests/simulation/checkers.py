@@ -43,9 +43,7 @@ class Checkers:
         expected = sum(
             1
             for limit in entitlement.limits
-            if limit.amount is not None
-            and limit.meter in held.amounts
-            and limit.feature in (None, held.call.feature)
+            if limit.amount is not None and limit.meter in held.amounts and limit.feature in (None, held.call.feature)
         )
         if len(held.lines) < expected:
             self._breach("all or none", f"{held.id}: {len(held.lines)} limits hold for it, not {expected}")

@@ -48,6 +48,7 @@ class Host:
     Attributes:
         agent: the life that runs now; ``None`` between lives.
         standing: the machine is suspended.
+        left: leases that the last life still knew at its end.
         held_down: it is not started again for now.
     """
 
@@ -66,6 +67,7 @@ class Host:
         self.held_down = False
         self.lives = 0
         self.last_journal = ""
+        self.left: set[str] = set()
         self.line = Line(name)
         self._scope = trio.CancelScope()
         self._told_to_stop = trio.Event()
@@ -126,9 +128,7 @@ class Host:
         ended.set()
 
     def _begin(self) -> None:
-        settings = Settings(
-            URL, self.name, self.disk.folder, self.disk.folder, join_token=self._world.join_token
-        )
+        settings = Settings(URL, self.name, self.disk.folder, self.disk.folder, join_token=self._world.join_token)
         agent = Agent(
             settings,
             self.clock,
@@ -148,6 +148,7 @@ class Host:
         self.disk.gone = True
         self.disk.fuse = None
         self.door.gone = True
+        self.left = set(self.agent.books.leases) if self.agent is not None else set()
         self.agent = None
         self.disk.unplug()
         if how == "quarantined":
@@ -159,9 +160,7 @@ class Host:
 
     def _expect_disk_fault(self, group: BaseExceptionGroup[BaseException]) -> None:
         if not (self.disk.full or self._fsync_failed):
-            self._world.chronicle.breach(
-                "agents end only as told", "".join(traceback.format_exception(group))
-            )
+            self._world.chronicle.breach("agents end only as told", "".join(traceback.format_exception(group)))
 
     def _struck(self, blow: Blow) -> None:
         hit = self._world.checkers.what_a_kill_hits(self)

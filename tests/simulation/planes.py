@@ -6,11 +6,12 @@ import random
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import trio
 from litestar import Litestar
-from sqlalchemy import event, exc
+from sqlalchemy import Connection, event, exc
 
 from control_plane.app import create_app
 from control_plane.store.database import Database
@@ -117,27 +118,28 @@ class Replica:
         engine = database._engine
 
         @event.listens_for(engine, "before_cursor_execute")
-        def before(*_: object) -> None:
+        def before(connection: Connection, *_: object) -> None:
             if self.database_away:
                 raise exc.OperationalError("no connection", None, ConnectionError("the database is away"))
-            self._occasion(Blow.BEFORE_STATEMENT)
+            self._occasion(Blow.BEFORE_STATEMENT, connection.connection.dbapi_connection)
 
         @event.listens_for(engine, "after_cursor_execute")
-        def after(*_: object) -> None:
-            self._occasion(Blow.AFTER_STATEMENT)
+        def after(connection: Connection, *_: object) -> None:
+            self._occasion(Blow.AFTER_STATEMENT, connection.connection.dbapi_connection)
 
         do_commit = engine.dialect.do_commit
 
-        def commit(connection: object) -> None:
-            self._occasion(Blow.BEFORE_COMMIT)
-            do_commit(connection)  # type: ignore[arg-type]
+        def commit(connection: Any) -> None:
+            self._occasion(Blow.BEFORE_COMMIT, connection)
+            do_commit(connection)
             self.committed(DOING.get())
-            self._occasion(Blow.AFTER_COMMIT)
+            self._occasion(Blow.AFTER_COMMIT, connection)
 
         engine.dialect.do_commit = commit  # type: ignore[method-assign]
 
-    def _occasion(self, blow: Blow) -> None:
+    def _occasion(self, blow: Blow, connection: Any) -> None:
         if self.fuse is not None and self.fuse.burns_out(blow):
+            connection.rollback()  # as the system does for a process that is gone
             self.fuse = None
             doing = DOING.get().partition(" ")[0]
             self._chronicle.happened(f"control plane killed {blow.value}", doing)

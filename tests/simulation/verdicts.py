@@ -64,7 +64,8 @@ def _leases_are_back(world: World) -> None:
     last = {host.last_journal for host in world.hosts}
     for row in world.view.leases(world.time.now_ms()):
         returned = row.status == "closed" or row.in_flight  # a call in flight keeps its hold for the next start
-        if row.journal in last and not returned and not _is_stranded(world, row):
+        known = row.settled or any(row.lease in host.left for host in world.hosts)  # else its grant was never heard of
+        if row.journal in last and not returned and known and not _is_stranded(world, row):
             _breach(world, "a graceful stop gives everything back", f"{row}; {_holder_says(world, row)}")
 
 

@@ -141,7 +141,9 @@ class World:
     def add_host(self, folder: Path | None, name: str) -> Host:
         """Another machine, perhaps with a copy of somebody's disk."""
         number = len(self.hosts)
-        host = Host(self, f"{name}" if folder is None else f"{name}-copy-{number}", self._folder / f"h{number}", self._dice())
+        host = Host(
+            self, f"{name}" if folder is None else f"{name}-copy-{number}", self._folder / f"h{number}", self._dice()
+        )
         if folder is not None:
             host.disk.folder = folder
         self.hosts.append(host)
@@ -270,4 +272,3 @@ async def _until_over_or_broken(world: World) -> None:
         nursery.start_soon(live)
         await world.chronicle.broken.wait()
         nursery.cancel_scope.cancel()
-
