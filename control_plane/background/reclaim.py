@@ -9,7 +9,7 @@ from anyio import CapacityLimiter, to_thread
 
 from control_plane.clock import Clock
 from control_plane.operations.reclaim_leases import BATCH_MAX, SWEEPS
-from control_plane.store import changes, demands
+from control_plane.store import changes, custody, demands
 from control_plane.store.database import Connection, Database, DatabaseUnavailable
 
 EVERY_S = 5.0
@@ -24,9 +24,11 @@ async def reclaim(database: Database, clock: Clock) -> None:
     """Sweep until cancelled; a database that is away is tried again."""
     alone = CapacityLimiter(1)
     since_prune_s = PRUNE_EVERY_S
+    said = ""
     while True:
         try:
             await to_thread.run_sync(sweep, database, clock, limiter=alone)
+            said = await to_thread.run_sync(say_learning, database, clock, said, limiter=alone)
             if since_prune_s >= PRUNE_EVERY_S:
                 await to_thread.run_sync(prune, database, clock, limiter=alone)
                 since_prune_s = 0.0
@@ -41,6 +43,28 @@ def sweep(database: Database, clock: Clock) -> None:
     for step in SWEEPS:
         while database.run(lambda connection, step=step: step(connection, clock.now_ms())) == BATCH_MAX:  # type: ignore[misc]
             pass
+
+
+def say_learning(database: Database, clock: Clock, said: str) -> str:
+    """Log that nothing finite is lent for now, and that it is lent again, once each.
+
+    Args:
+        said: what was returned the last time.
+
+    Returns: the name of the generation that is learning, or ``""``.
+    """
+    generation = database.read(custody.present).generation
+    learning = generation.name if generation.is_learning(clock.now_ms()) else ""
+    if learning and learning != said:
+        missing = database.read(lambda connection: custody.missing(connection, generation))
+        _logger.warning(
+            "the database was restored (%s): nothing finite is lent until agents say what they hold; %d are missing",
+            generation.detail,
+            missing,
+        )
+    elif said and not learning:
+        _logger.warning("agents have said what they hold; everything is lent again")
+    return learning
 
 
 def prune(database: Database, clock: Clock) -> None:

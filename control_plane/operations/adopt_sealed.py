@@ -86,7 +86,7 @@ def _row(exchange: Exchange, grant: Grant) -> leases.Row:
 def note_shrinking(exchange: Exchange, row: leases.Row, report: LeaseReport) -> None:
     """Counters that shrink are kept at their maximum. An old message explains them; many of them are a sign of a disk
     that forgets."""
-    if row.status == leases.CLOSED or exchange.speaker is Speaker.LATE or report.closed:
+    if row.status == leases.CLOSED or exchange.speaker is Speaker.LATE or exchange.is_overtaken or report.closed:
         return
     if report.settled < row.settled or report.cap > row.cap:
         said = f"settled {report.settled} of {report.cap}, after {row.settled} of {row.cap}"

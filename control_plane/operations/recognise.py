@@ -42,6 +42,8 @@ def remember_exchange(exchange: Exchange) -> None:
     """Note what was odd, and whether the agent has now told all that it holds in this generation of the database."""
     request, trust = exchange.request, exchange.trust
     exchange.answer.generation = trust.generation.name
+    if exchange.speaker is Speaker.LATE:
+        exchange.note("late_start", f"boot {request.boot} of journal {request.journal} speaks after a newer one has")
     troubles.note(exchange.connection, exchange.agent, exchange.odd, exchange.now_ms)
     told_all = request.snapshot and request.generation == trust.generation.name and not exchange.answer.show
     if (

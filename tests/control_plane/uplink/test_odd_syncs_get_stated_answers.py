@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from protocol.events import EventBatch
 from protocol.leases import LeaseReport
 from protocol.uplink_messages import HighWater
 from protocol.violations import Violation
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -125,6 +129,14 @@ def test_a_gap_and_a_damaged_batch_are_asked_for_again_and_noted(world: Any, day
     assert seen(world, agent) == {"corrupt_batch": 1, "sequence_gap": 1}
 
 
+def test_a_start_that_speaks_after_a_newer_one_is_noted(world: Any, day: Any) -> None:
+    agent = world.agent()
+    agent.sync()
+    agent.restart().sync()
+    assert world.sync(agent.name, agent.request()).late
+    assert seen(world, agent) == {"late_start": 1}
+
+
 def test_a_lease_of_another_journal_is_of_no_use(world: Any, day: Any) -> None:
     agent = world.agent()
     grant = agent.borrow("acme", day, 10)
@@ -154,3 +166,12 @@ def test_marks_that_cannot_be_are_refused(world: Any, day: Any, field: str, mark
     agent = world.agent()
     with pytest.raises(Violation, match=field):
         world.sync(agent.name, agent.request(**{field: (mark,)}))
+
+
+def test_every_trouble_that_is_noted_is_explained_to_people() -> None:
+    """Each code that operations note stands in RECOVERY.md, and none that is not noted."""
+    noted = re.compile(r'(?:note|doubt_database)\(\s*"([a-z_]+)"|\{"([a-z_]+)": \(1')
+    code = "".join(path.read_text() for path in (ROOT / "control_plane" / "operations").glob("*.py"))
+    said = {first or second for first, second in noted.findall(code)}
+    table = (ROOT / "control_plane" / "RECOVERY.md").read_text()
+    assert said == set(re.findall(r"\| `([a-z_]+)` \|$", table, re.MULTILINE))
