@@ -32,3 +32,18 @@ def test_what_an_overtaken_sync_reports_counts(world):
     closed = agent.report(LeaseReport(held.lease, held.amount, 4, closed=True), serial=2)
     assert closed.closed == (held.lease,)
     assert world.books() == []
+
+
+def test_what_was_granted_in_a_lost_answer_comes_back_when_the_agent_stops(world):
+    """Found by the simulation: a host that is scaled in never speaks of what it did not hear of."""
+    ten = world.limit(amount=10)
+    world.customer("acme", ten)
+    agent, other = world.agents(2)
+    spoken_of = agent.borrow("acme", ten, 4, serial=1)
+    agent.report(LeaseReport(spoken_of.lease, spoken_of.amount, 1), serial=2)
+    agent.ask("acme", ten, 3, lease="unheard-of", serial=3)
+    stopped = agent.sync(stopping=True, serial=4)
+    assert stopped.closed == ("unheard-of",)
+    assert agent.ask("acme", ten, 3, lease="unheard-of", serial=3).grants == (), "a late copy"
+    assert other.borrow("acme", ten, 10 - spoken_of.amount).amount == 10 - spoken_of.amount
+    assert world.books() == []
