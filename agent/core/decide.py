@@ -112,7 +112,6 @@ def decide(
     version: int,
     now_ms: int,
     until_ms: int,
-    *,
     batch: bool = False,
     going_on: bool = False,
 ) -> Room | Wait | Refused:

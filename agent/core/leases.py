@@ -97,7 +97,7 @@ class Lease:
         self.closing = True
         self.lower(0)
 
-    def end_hold(self, hold: int, used: int, *, journaled: bool) -> int:
+    def end_hold(self, hold: int, used: int, journaled: bool) -> int:
         """A call that held so much of it has ended: what it used is settled, the rest is free again.
 
         Args:

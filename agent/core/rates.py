@@ -51,7 +51,7 @@ class RateShare(Lease):
         """Take units out (or, negative, put back what a call held and did not use; what runs over is lost)."""
         self.bucket = min(self.burst * self.per_ms, self.bucket - amount * self.per_ms)
 
-    def end_hold(self, hold: int, used: int, *, journaled: bool) -> int:  # noqa: ARG002 - nothing of it is
+    def end_hold(self, hold: int, used: int, journaled: bool) -> int:  # noqa: ARG002 - nothing of it is
         """The call has ended: what it did not use is saved up again, and nothing is charged."""
         if used < hold and not self.closing:
             self.pour(used - hold)

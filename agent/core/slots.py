@@ -14,7 +14,7 @@ class SlotLease(Lease):
 
     __slots__ = ()
 
-    def end_hold(self, hold: int, used: int, *, journaled: bool) -> int:  # noqa: ARG002 - nothing is used up
+    def end_hold(self, hold: int, used: int, journaled: bool) -> int:  # noqa: ARG002 - nothing is used up
         """The call has ended, whatever it used: its slots are free, and nothing is charged."""
         self.held -= hold
         if journaled:

@@ -17,6 +17,7 @@ from protocol.local_messages import Call
 from protocol.uplink_messages import FirstCall
 from protocol.violations import Violation
 
+BATCH = Priority.BATCH
 DISK_PATIENCE_MS = 250
 """How long a call waits for the journal beyond its deadline: the disk is near, and a commit takes milliseconds."""
 
@@ -77,9 +78,9 @@ def admit(
     if books.too_many_counters_for(customer, call, meters):
         return answers.undecided(entitlement, call.feature, CROWDED, None, RETRY_MS, staleness_ms)
     path = books.path(customer, call, meters, now_ms)
-    batch = priority is Priority.BATCH
+    batch, going_on = priority is BATCH, totals is not None
     outcome = (too_big(path, meters) if totals is None else grown_too_big(path, meters, totals)) or decide(
-        path, meters, entitlement.version, now_ms, until_ms, batch=batch, going_on=totals is not None
+        path, meters, entitlement.version, now_ms, until_ms, batch, going_on
     )
     if batch and not isinstance(outcome, Refused):
         outcome = kept_for_others(path.steps, meters) or outcome
@@ -93,7 +94,7 @@ def admit(
             return _out_of_time(books, entitlement, outcome, call.feature, now_ms)
         outcome = outcome.hoped
     return answers.refused(
-        entitlement, path, outcome, totals or meters, call.feature, now_ms, staleness_ms, going_on=totals is not None
+        entitlement, path, outcome, totals or meters, call.feature, now_ms, staleness_ms, going_on=going_on
     )
 
 

@@ -37,10 +37,11 @@ def charge_lines(books: Books, held: Reservation, amounts: Mapping[str, int]) ->
     """End the holds of a reservation: what was used is settled on the leases that held it, the rest is free again
     (where the call has a row in the journal: once that is gone)."""
     charges: Charges = []
+    journaled = held.journaled
     for line in held.lines:
         left = amounts.get(line.meter, 0)
         for lease, hold in line.holds:
-            part = lease.end_hold(hold, left, journaled=held.journaled)
+            part = lease.end_hold(hold, left, journaled)
             if part:
                 charges.append((lease, part, False))
             left = left - hold if left > hold else 0
@@ -127,7 +128,7 @@ def usage_event(name: str, ended: Ended, charges: Charges, at_ms: int, version: 
         outcome=said.outcome,
         charges=tuple([Charge(lease.id, part, orphan) for lease, part, orphan in charges]),
         version=version,
-        derived=_derived(ended),
+        derived=_derived(ended) if ended.rates else (),
     )
 
 
@@ -178,7 +179,7 @@ def repeat_or_correct(
         usage_source=said.usage_source,
         outcome=said.outcome,
         corrects=ended.event,
-        derived=_derived(ended),
+        derived=_derived(ended) if ended.rates else (),
     )
     ended.said, ended.counted = said, counted
     return enter_event(books, key, ended, event)
@@ -189,7 +190,7 @@ def _difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]
 
 
 def _derived(ended: Ended) -> tuple[str, ...]:
-    return tuple(sorted(derived_meters(ended.rates, ended.call.feature))) if ended.rates else ()
+    return tuple(sorted(derived_meters(ended.rates, ended.call.feature)))
 
 
 def _short(event: str) -> str:

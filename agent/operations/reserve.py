@@ -9,10 +9,9 @@ from agent.core.demand import asks_ahead
 from agent.core.derived import as_said
 from agent.core.lacking import Step
 from agent.core.reservations import Line, Reservation
-from agent.operations.admit import Admitted, admit, seek_lease
+from agent.operations.admit import BATCH, Admitted, admit, seek_lease
 from protocol import decisions
 from protocol.decisions import Decision
-from protocol.entitlements import Priority
 from protocol.local_messages import Call, ErrorReply, Problem, Reserve
 from protocol.units import normalise
 
@@ -33,13 +32,13 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
     outcome = admit(books, request.call, meters, now_ms, until_ms, priority=request.priority)
     if not isinstance(outcome, Admitted):
         return outcome
-    amounts, batch = outcome.meters, request.priority is Priority.BATCH
+    amounts, batch = outcome.meters, request.priority is BATCH
     held = Reservation(
         request.reservation,
         request.call,
         meters,
         amounts,
-        [take(books, step, amounts[step.meter], now_ms, batch=batch) for step in outcome.path.steps],
+        [take(books, step, amounts[step.meter], now_ms, batch) for step in outcome.path.steps],
         now_ms + request.ttl_ms,
         outcome.entitlement.version,
         now_ms,
@@ -51,7 +50,7 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
     return _answer(books, held, outcome.path, request.call, now_ms, breakdown=request.breakdown)
 
 
-def take(books: Books, step: Step, amount: int, now_ms: int, *, batch: bool = False) -> Line:
+def take(books: Books, step: Step, amount: int, now_ms: int, batch: bool = False) -> Line:
     """Hold ``amount`` of one allowance that has room for it, and ask ahead when little is left."""
     allowance = step.allowance
     line = Line(step.meter, allowance.key)
@@ -80,7 +79,7 @@ def _answer(books: Books, held: Reservation, path: Path, call: Call, now_ms: int
 
 def as_answered(held: Reservation, now_ms: int) -> decisions.Reservation:
     """What its caller is told of it: the meters that a caller may say, so that they can be said back."""
-    amounts = as_said(held.rates, held.call.feature, held.amounts)
+    amounts = as_said(held.rates, held.call.feature, held.amounts) if held.rates else held.amounts
     return decisions.Reservation(held.id, held.expires_at_ms - now_ms, amounts)
 
 

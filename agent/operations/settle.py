@@ -8,6 +8,7 @@ from agent.core.reservations import Ended, Reservation, Said
 from agent.operations.admit import require_known_meters
 from agent.operations.enter_event import (
     AfterCommit,
+    Charges,
     charge_lines,
     charge_rest,
     enter_event,
@@ -73,13 +74,18 @@ def conclude(
     customer = books.customers.get(call.customer)
     entitlement = customer.entitlement if customer else None
     version = entitlement.version if entitlement else 0
-    rates = held.rates if held else entitlement.rates if entitlement else ()
-    counted = with_derived(rates, call.feature, said.amounts)  # before anything changes: it may refuse them
-    charges = charge_lines(books, held, counted) if held else []
-    if held is None or held.version != version or not _within(counted, held.amounts):
-        charges += charge_rest(books, call, counted, charges, now_ms)
-    if held is not None:
-        if not _within(counted, held.amounts):
+    rates, counted = held.rates if held else entitlement.rates if entitlement else (), said.amounts
+    if rates:
+        counted = with_derived(rates, call.feature, counted)  # before anything changes: it may refuse them
+    charges: Charges = []
+    if held is None:
+        charges = charge_rest(books, call, counted, charges, now_ms)
+    else:
+        charges = charge_lines(books, held, counted)
+        over = not _within(counted, held.amounts)
+        if over or held.version != version:
+            charges += charge_rest(books, call, counted, charges, now_ms)
+        if over:
             overdraw(books, held, counted, now_ms)
         forget_reservation(books, held)
         version = held.version

@@ -50,8 +50,8 @@ class Bench:
     def entitle(
         self, *limits: Limit, customer: str = "acme", version: int = 1, rates: tuple[Rate, ...] = ()
     ) -> Entitlement:
-        """Give the customer these limits, and the features ``chat`` and ``search``."""
-        features = (Feature("chat", FeatureKind.METERED), Feature("search", FeatureKind.METERED))
+        """Give the customer these limits, and the feature ``chat``; with rates also ``search``."""
+        features = tuple(Feature(name, FeatureKind.METERED) for name in (("chat", "search") if rates else ("chat",)))
         meters = METERS if rates else METERS[:3]
         status = CustomerStatus.ACTIVE
         entitlement = Entitlement(customer, version, status, "pro@1", features, limits, meters, rates=rates)

@@ -63,7 +63,7 @@ def test_no_span_of_time_admits_more_than_burst_and_rate(lent, calls) -> None:
             holds = one.take(wanted, now_ms, drain=True)
             assert sum(part for _, part in holds) == wanted
             for lease, part in holds:
-                assert lease.end_hold(part, min(used, part), journaled=False) == 0
+                assert lease.end_hold(part, min(used, part), False) == 0
             taken.append((now_ms, sum(min(used, part) for _, part in holds)))
     for index, (start_ms, _) in enumerate(taken):
         in_all = 0
@@ -106,7 +106,7 @@ def test_what_runs_over_is_lost_and_what_is_given_back_is_not_more_than_the_burs
     holds = one.take(10, NOW_MS, drain=True)
     assert one.look(NOW_MS + 5_000, drain=True) == 5
     for lease, part in holds:
-        lease.end_hold(part, 2, journaled=True)
+        lease.end_hold(part, 2, True)
     assert one.look(NOW_MS + 5_000, drain=True) == 10
     assert one.look(NOW_MS + 60_000, drain=True) == 10
 
