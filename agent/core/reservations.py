@@ -115,7 +115,7 @@ class ReservationBook:
 
     def __init__(self) -> None:
         self._open: dict[str, Reservation] = {}
-        self._by_second: dict[int, set[str]] = {}
+        self._by_second: dict[int, dict[str, None]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -130,7 +130,7 @@ class ReservationBook:
     def put(self, reservation: Reservation) -> None:
         """Enter it."""
         self._open[reservation.id] = reservation
-        self._by_second.setdefault(reservation.expires_at_ms // 1_000, set()).add(reservation.id)
+        self._by_second.setdefault(reservation.expires_at_ms // 1_000, {})[reservation.id] = None
 
     def pop(self, reservation: str) -> Reservation | None:
         """Take it out: it ends."""
@@ -138,7 +138,7 @@ class ReservationBook:
         if found is not None:
             second = found.expires_at_ms // 1_000
             same_second = self._by_second[second]
-            same_second.discard(reservation)
+            same_second.pop(reservation, None)
             if not same_second:
                 del self._by_second[second]
         return found

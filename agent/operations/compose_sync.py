@@ -29,7 +29,7 @@ def compose_sync(
         allowance = books.asking[lease]
         asks.setdefault(allowance.customer, []).append(_ask(lease, allowance, now_ms))
         allowance.backlog, allowance.ask_sent = 0, True
-    named = dict.fromkeys([*asks, *books.look_again, *(books.customers if snapshot else ())])
+    named = dict.fromkeys([*asks, *sorted(books.look_again), *(books.customers if snapshot else ())])
     customers = [_customer(books, name, asks.get(name, [])) for name in list(named)[:CUSTOMERS_A_SYNC_MAX]]
     return SyncRequest(
         books.journal,
