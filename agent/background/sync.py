@@ -16,6 +16,7 @@ from agent.background.wake import Wake
 from agent.background.write_events import Writer
 from agent.clock import Clock
 from agent.core.books import Books
+from agent.core.pace import Pace
 from agent.operations.adopt_sync import adopt_sync
 from agent.operations.compose_sync import compose_sync
 from agent.operations.park import try_due
@@ -33,7 +34,9 @@ from protocol.events import EventBatch
 from protocol.uplink_messages import BATCHES_MAX, HighWater, SyncReply, SyncRequest
 
 GAP_S = 0.25
-"""How long news waits for more news; an ask goes at once, and so does the rest of a backlog."""
+"""How long news waits for more news at least; an ask goes at once, and so does the rest of a backlog."""
+EVENTS_WAIT_MAX = 1_000
+"""So many events are not kept waiting for more."""
 HEARTBEAT_S = 600.0
 """The hanging watch keeps in touch; this is for what nobody has thought of."""
 REFUSED_RETRY_S = 30.0
@@ -68,6 +71,7 @@ class Syncer:
         self._clock = clock
         self._introduction = Introduction(books, journal, thread)
         self._backlog = False
+        self._pace = Pace()
         self._serial = 0
         self._lost: tuple[HighWater, ...] = ()
         self._exchanging = trio.Lock()
@@ -120,8 +124,15 @@ class Syncer:
             return
         for _ in range(int(HEARTBEAT_S / GAP_S)):
             await self.wake.wait_at_most(GAP_S)
-            if self._urgent or self._books.news:
+            if self._urgent or self._books.news or self._is_time():
                 return
+
+    def _is_time(self) -> bool:
+        """Whether what was used has waited long enough to be said, or is too much to wait."""
+        now_ms = self._clock.monotonic_ms()
+        return self._books.unreported and (
+            now_ms >= self._pace.due_at_ms(now_ms) or self._outbox.events >= EVENTS_WAIT_MAX
+        )
 
     async def _exchange_until_heard(self) -> None:
         """Repeat with growing, jittered pauses; each try carries what is true by then."""
@@ -139,11 +150,16 @@ class Syncer:
     async def exchange(self, *, stopping: bool) -> None:
         """One sync: compose, send, adopt."""
         async with self._exchanging:
-            await self._exchange(stopping=stopping)
+            self._books.exchanging = True
+            try:
+                await self._exchange(stopping=stopping)
+            finally:
+                self._books.exchanging = False
 
     async def _exchange(self, *, stopping: bool) -> None:
         books = self._books
-        books.news = False
+        books.news = books.unreported = False
+        self._pace.said(self._clock.monotonic_ms())
         batches = await self._next_batches()
         more = len(batches) < len(self._outbox)
         introduction = self._introduction

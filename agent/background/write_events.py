@@ -11,6 +11,7 @@ from agent.background.one_thread import Executor
 from agent.background.wake import Wake
 from agent.clock import Clock
 from agent.core.books import Books
+from agent.core.demand import brings_back
 from agent.core.pending import Group, applied
 from agent.operations.commit_group import to_write
 from agent.operations.park import try_again, try_next
@@ -103,10 +104,11 @@ class Writer:
             self._next_seq += batch.count
             self._outbox.put(batch)
             books.counters.events_written += batch.count
-            books.news = True
+            books.unreported = True
         self.disk_full = False
         books.counters.commits += 1
         applied(group)
+        books.news = books.news or any(brings_back(row.lease) for row in group.rows)
         self._tell(group, on_disk=True)
         try_again(books, waiting)
         try_next(books, group.freed - waiting)

@@ -14,4 +14,5 @@ pending        what memory knows and the disk does not yet
 books          all of the agent's state, in one place with one owner
 ahead          when the next window's lease is asked for
 demand         when to ask for more, when to give back
+pace           how often to report what was used
 """

@@ -142,7 +142,9 @@ class Books:
         send_answers: set by ``main``: late answers have gathered; send them.
         committing: a group is on its way to the disk.
         round_trip_ms: how long exchanges have taken of late; slow ones are forgotten slowly.
-        news: events or reports wait to be sent; soon is soon enough.
+        news: something is to be sent soon. unreported: events or reports wait that return nothing to anybody; they may
+            wait for more (``pace``).
+        exchanging: an exchange with the control plane is under way.
         generation: of the control plane's database, as last heard.
         report_from: where the next report of leases begins, when there are more than one may hold.
         uplink_down: the last exchange failed; nobody is kept waiting for the control plane meanwhile.
@@ -170,6 +172,8 @@ class Books:
     confirmed_at_ms: int = 0
     round_trip_ms: int = 0
     news: bool = False
+    unreported: bool = False
+    exchanging: bool = False
     committing: bool = False
     uplink_down: bool = False
     refusing: str = ""

@@ -21,10 +21,6 @@ GROWTH_MAX = 2
 BURST_MS = 5_000
 """For how long a burst is expected to last."""
 
-REPORT_PAUSE_MS_MIN = 250
-REPORT_PAUSE_MS_MAX = 15_000
-SILENCE_MS = 60_000
-
 
 def asks_ahead(allowance: Allowance, now_ms: int, round_trip_ms: int) -> bool:
     """Whether to ask for the next lease before this one is used up: under a quarter left as of the last look, or less
@@ -52,29 +48,18 @@ def asked_demand(allowance: Allowance, now_ms: int) -> int:
 
 
 def _average(allowance: Allowance, elapsed_ms: int) -> int:
-    """The average as it would be noted now: it falls while nothing is reserved."""
-    if elapsed_ms < 2 * DEMAND_STEP_MS:
+    """The average as it would be noted now: it falls while nothing is reserved. One call alone shows no rate."""
+    if elapsed_ms < 2 * DEMAND_STEP_MS or not allowance.typical:
         return allowance.demand_per_min
-    weight = min(elapsed_ms, DEMAND_HALF_LIFE_MS)
-    rate = max(1, allowance.reserved_since * 60_000 // elapsed_ms) if allowance.typical else 0
+    seen = allowance.reserved_since if allowance.demand_per_min else allowance.reserved_since - allowance.typical
+    rate = max(1, seen * 60_000 // elapsed_ms)
+    weight = min(elapsed_ms, DEMAND_HALF_LIFE_MS) if allowance.demand_per_min else DEMAND_HALF_LIFE_MS
     return (allowance.demand_per_min * (DEMAND_HALF_LIFE_MS - weight) + rate * weight) // DEMAND_HALF_LIFE_MS
 
 
 def brings_back(lease: Lease) -> bool:
     """Whether a report of it returns something: the control plane should hear of that soon, others may wait for it."""
     return lease.durable_cap < lease.reported.cap if lease.reported else lease.done
-
-
-def report_pause_ms(pause_ms: int, silence_ms: int) -> int:
-    """How long mere news (what was used) may wait for more of it, so that a busy host does not send a message a call.
-
-    Args:
-        pause_ms: how long it waited last time. silence_ms: for how long there had been no news.
-
-    Returns:
-        Twice as long as long as news keeps coming, up to ``REPORT_PAUSE_MS_MAX``; the shortest after a silence.
-    """
-    return REPORT_PAUSE_MS_MIN if silence_ms > SILENCE_MS else min(2 * pause_ms, REPORT_PAUSE_MS_MAX)
 
 
 def goes_back(lease: Lease, allowance: Allowance, now_ms: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.core.books import Books
 from agent.core.budget import Allowance
-from agent.core.demand import IDLE_RETURN_MS, goes_back, renewal_due
+from agent.core.demand import IDLE_RETURN_MS, brings_back, goes_back, renewal_due
 from agent.core.leases import Lease
 from agent.core.slots import SlotLease
 from agent.operations.admit import seek_ahead
@@ -39,12 +39,20 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
             seek_ahead(books, counter, lease.window_end_ms - lease.window_start_ms, now_ms)
         if lease.disowned and lease.held == 0:
             forget_lease(books, lease.id)
-        elif renewal_due(lease, now_ms) and not lease.closing:
+        elif renewal_due(lease, now_ms) and not lease.closing and not books.exchanging:
             books.news = True
     if not books.pending.empty:
         books.wake_writer()
-    if any(lease.done and not (lease.reported and lease.reported.closed) for lease in books.leases.values()):
-        books.news = True
+    if not books.exchanging:
+        _tell_ended(books)
+
+
+def _tell_ended(books: Books) -> None:
+    """See to it that leases that are done are reported: soon if that returns something, else with what comes next."""
+    for lease in books.leases.values():
+        if lease.done and not (lease.reported and lease.reported.closed):
+            books.unreported = True
+            books.news = books.news or type(lease) is not Lease or brings_back(lease)
 
 
 def _finishes(lease: Lease, counter: Allowance, now_ms: int) -> bool:

@@ -41,7 +41,7 @@ def withdraw(books: Books, reservation: str) -> bool:
 
 def try_again(books: Books, customers: Iterable[str]) -> None:
     """Something changed for these customers: whoever waits for them is tried again, first come first served."""
-    for name in customers:
+    for name in sorted(customers):  # in an order that a seed can repeat
         customer = books.customers.get(name)
         if customer is not None and customer.parked:
             _try(books, customer, lambda _position, _parked: True)
@@ -49,7 +49,7 @@ def try_again(books: Books, customers: Iterable[str]) -> None:
 
 def try_next(books: Books, customers: Iterable[str]) -> None:
     """Calls of these customers gave something back: those who wait are tried in turn, until one must wait on."""
-    for name in customers:
+    for name in sorted(customers):  # in an order that a seed can repeat
         customer = books.customers.get(name)
         if customer is None or not customer.parked:
             continue
@@ -73,6 +73,7 @@ def try_due(books: Books, now_ms: int) -> None:
 def _try(books: Books, customer: Customer, chosen: Callable[[int, Parked], bool]) -> None:
     waiting, customer.parked = customer.parked, []
     _end_queues(customer)
+    customer.count_afresh()
     still = [parked for position, parked in enumerate(waiting) if not (chosen(position, parked) and parked.attempt())]
     books.parked += len(still) - len(waiting)
     customer.parked = still + customer.parked

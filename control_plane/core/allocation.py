@@ -1,9 +1,9 @@
 """How much of an allowance to lend, and how much to ask back: equal time to exhaustion. Integers only; pure.
 
-Every holder's slice would last the same time, a share of what remains: slices shrink as the allowance runs out, at most
-half of what was free is ever lent ahead of need, and when an allowance is only a few calls per host, each call borrows
-exactly what it needs (central mode). Source: the sizing rule that MATRIXX's adaptive quota management and guided
-self-scheduling share; measured beside other policies in the simulator.
+Every holder's slice would last the same time, a share of what remains: slices shrink as the allowance runs out, and
+where a holder's share is hardly a call or two, each of its calls borrows exactly what it needs (central mode). Source:
+the sizing rule that MATRIXX's adaptive quota management and guided self-scheduling share; measured beside other
+policies in `docs/comparison.md`, where the constants below come from.
 """
 
 from __future__ import annotations
@@ -11,12 +11,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-TERM_MS_MIN = 2_000
-TERM_MS_MAX = 60_000
+TERM_MS_MAX = 30_000
+"""For how long slices last at most. Longer ones save few messages, for hosts report what was used anyway; and what lies
+on hosts that are lost for good is stranded until its window ends."""
+
 ENTER_CENTRAL = 2
 LEAVE_CENTRAL = 3
+"""Calls that a holder's share must be good for; so many more once somebody borrows call by call."""
+
 PREFETCH_CALLS = 8
-"""What a host without any history gets beyond what it needs, in typical calls."""
+"""What the first host gets beyond what it needs, in typical calls."""
+
+SLIVERS_A_CALL = 8
+"""Rests smaller than this part of what a call needs are not asked back: their messages cost more than they bring."""
+
+ANNOUNCED_PARTS = 64
+"""What comes back is announced to everybody only where it is at least this part of what is taken: else it is found by
+those who ask again, and a large fleet is not woken for every call that ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,7 @@ class Crowd:
     Attributes:
         agents: how many, at least 1.
         demand_per_min: of all together.
-        typical: the largest of what one call takes, over all.
+        typical: the largest of what one call takes, over all; for showing.
         central: whether slices are at present lent call by call.
     """
 
@@ -56,25 +67,39 @@ class Slice:
 def slice_of(available: int, want: Want, crowd: Crowd) -> Slice | None:
     """The slice to lend out of ``available``; ``None`` if what is needed is not there, or nothing is to be lent ahead.
 
-    Never more than is available; beyond the need never more than an equal share of half of it.
+    Never more than is available; beyond the need never more than this holder's share of half of it: by its part of the
+    demand, or an equal one if that is more. Where that share is hardly a call or two, one call's worth is lent.
     """
     if want.need > available or available <= 0:
         return None
-    share = LEAVE_CENTRAL if crowd.central else ENTER_CENTRAL
-    if available < share * crowd.agents * crowd.typical:
+    share, ahead = _share(available, want, crowd), _ahead(want, crowd)
+    calls = LEAVE_CENTRAL if crowd.central else ENTER_CENTRAL
+    if ahead < want.need + want.typical or share < calls * want.typical:
         return Slice(want.need, central=True) if want.need else None
-    ahead = max(want.need, want.demand_per_min * _term_ms(available, crowd.demand_per_min) // 60_000)
-    if want.demand_per_min == 0:
-        ahead = want.need + PREFETCH_CALLS * want.typical
-    amount = max(want.need, min(ahead, available // (2 * crowd.agents)))
+    amount = max(want.need, min(ahead, share))
     return Slice(amount, central=False) if amount else None
 
 
-def _term_ms(available: int, demand_per_min: int) -> int:
-    """For how long slices should last, so that half of what is available lasts so long for everybody."""
-    if demand_per_min == 0:
-        return TERM_MS_MAX
-    return min(max(available * 60_000 // (2 * demand_per_min), TERM_MS_MIN), TERM_MS_MAX)
+def _share(available: int, want: Want, crowd: Crowd) -> int:
+    """The most that this holder may have beyond its need. Half of what is available is divided by demand, so that all
+    slices would last equally long; an equal part of it is never too much."""
+    half = available // 2
+    by_demand = half * want.demand_per_min // crowd.demand_per_min if crowd.demand_per_min else 0
+    share = max(half // crowd.agents, by_demand)
+    return min(share, available // 4) if crowd.agents > 1 else share
+
+
+def _ahead(want: Want, crowd: Crowd) -> int:
+    """What this holder would use in the longest term. The first one gets a little, the next only what they need until
+    they have shown what they use.
+
+    Where less than a call a minute is expected, nothing is lent ahead: it would only be given back.
+    """
+    if not want.demand_per_min:
+        return want.need + PREFETCH_CALLS * want.typical if crowd.agents == 1 else want.need
+    if want.demand_per_min < want.typical:
+        return want.need
+    return max(want.demand_per_min * TERM_MS_MAX // 60_000, want.need + want.typical)
 
 
 def beyond_limit(amount: int, taken: int, slice_amount: int) -> int:
@@ -87,11 +112,30 @@ def beyond_limit(amount: int, taken: int, slice_amount: int) -> int:
     return max(0, taken + slice_amount - amount) - max(0, taken - amount)
 
 
-def wanted_back(need: int, available: int, free_elsewhere: int, holders: int) -> int:
-    """How much a recall round should bring: half more than is lacking, or the asker's fair share if that is more."""
+def recalls_early(available: int, lent_ahead: int, need: int) -> bool:
+    """Whether to begin asking back before anybody is refused: calls are lent one by one, and more lies unused with
+    holders than is left here."""
+    return lent_ahead > available + need
+
+
+def worth_announcing(freed: int, taken: int) -> bool:
+    """Whether everybody shall hear that something came back while somebody waits for it.
+
+    Args:
+        taken: what is used up or lent now.
+    """
+    return freed > 0 and freed * ANNOUNCED_PARTS >= taken + freed
+
+
+def worth_asking_back(rest: int, need: int) -> bool:
+    """Whether the unused rest of a lease is worth the messages that its return costs."""
+    return rest * SLIVERS_A_CALL >= need and rest > 0
+
+
+def wanted_back(need: int, available: int, free_elsewhere: int) -> int:
+    """How much a recall round should bring: half of what lies free elsewhere, or half more than is lacking."""
     lacking = max(need - max(available, 0), 0)
-    fair = (max(available, 0) + free_elsewhere) // (holders + 1)
-    return min(max(lacking + (lacking + 1) // 2, fair - max(available, 0)), free_elsewhere)
+    return min(max(lacking + (lacking + 1) // 2, (free_elsewhere + 1) // 2), free_elsewhere)
 
 
 def keep_shares(free: Mapping[str, int], wanted: int) -> dict[str, int]:

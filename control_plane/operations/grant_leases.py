@@ -19,8 +19,9 @@ from control_plane.store import agents, demands, leases
 from control_plane.store.demands import Demand, Place
 
 LATELY_MS = 60_000
-SOON_MS = 250
-SLOTS_SOON_MS = 1_000
+SOON_MS = 500
+NOTHING_AHEAD_MS = 2_000
+SLOTS_SOON_MS = 500
 """Slots that all are held come back when calls end, and no message says so before their holder is asked for them."""
 
 
@@ -117,9 +118,17 @@ class Lender:
         )
         exchange.rows[row.lease] = exchange.books.lend(row, "first_call" if wish.call else "ask")
         if slice_.central:
+            self._recall_early(wish, account, available)
             used = exchange.used.get(wish.key, leases.NOTHING_USED)
             exchange.used[wish.key] = used._replace(central=True)
         grant(exchange, wish, row)
+
+    def _recall_early(self, wish: Wish, account: Account, available: int) -> None:
+        """Calls are lent one by one here, while more lies unused elsewhere: ask for it before anybody is refused."""
+        used = self._exchange.used.get(wish.key, leases.NOTHING_USED)
+        lent_ahead = account.outstanding - used.settled - used.in_flight - used.unreported - wish.want.need
+        if wish.kind is Kind.QUOTA and allocation.recalls_early(available, lent_ahead, wish.want.need):
+            recall_leases(self._exchange.books, account, self._exchange.agent, wish.want.need, available)
 
     def _slice(self, wish: Wish, available: int) -> allocation.Slice | None:
         if not wish.finishing:
@@ -147,7 +156,7 @@ class Lender:
         need = wish.want.need
         if need == 0:
             if not wish.quiet:
-                deny(exchange, wish, exhausted=False, retry_in_ms=AT_ONCE_MS)
+                deny(exchange, wish, exhausted=False, retry_in_ms=NOTHING_AHEAD_MS)
             return
         used = exchange.used.get(wish.key, leases.NOTHING_USED)
         held = 0 if wish.kind is Kind.SLOTS else used.in_flight
@@ -156,6 +165,9 @@ class Lender:
                 account.note_shortage(exchange.now_ms)
             deny(exchange, wish, exhausted=True, retry_in_ms=DRY_MS)
             return
-        recall_leases(exchange.books, account, exchange.agent, need, available)
+        may_come = recall_leases(exchange.books, account, exchange.agent, need, available)
+        if wish.kind is Kind.QUOTA and not may_come:
+            deny(exchange, wish, exhausted=False, retry_in_ms=DRY_MS)
+            return
         all_held = wish.ceiling - used.unreported - used.in_flight < need
         deny(exchange, wish, exhausted=False, retry_in_ms=SLOTS_SOON_MS if all_held else SOON_MS)

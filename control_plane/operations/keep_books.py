@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.core import rates
+from control_plane.core.allocation import worth_announcing
 from control_plane.core.kinds import Kind, counted
 from control_plane.core.lease_life import Life, Movement, Status
 from control_plane.core.rates import Pool, Share
@@ -36,7 +37,7 @@ class Account:
     rate: int = 0
     burst: int = 0
     changed: bool = False
-    freed: bool = False
+    freed: int = 0
 
     @property
     def pool(self) -> Pool:
@@ -126,7 +127,7 @@ class Books:
         account = self.accounts[key]
         account.direct += amount
         account.changed = True
-        account.freed = account.freed or amount < 0
+        account.freed += max(0, -amount)
         self._entries.append(Entry(key, ledger.DIRECT, amount, cause, lease=lease, event=event))
 
     def govern(self, key: Key, amount: int, burst: int) -> Account:
@@ -180,7 +181,7 @@ class Books:
             self._entries.append(entry)
         if movement.returned or movement.released or movement.posted:
             account.changed = True
-        account.freed = account.freed or back > movement.posted
+        account.freed += max(0, back - movement.posted)
         closes = life.status is Status.CLOSED and row.closed_at_ms is None
         return self.change(
             row._replace(
@@ -216,7 +217,9 @@ class Books:
         allowances.save(self.connection, [_row(account) for account in changed])
         ledger.append(self.connection, self._entries, self.now_ms)
         for account in changed:
-            if account.freed and self.now_ms - account.recalled_at_ms <= SOMEBODY_WAITS_MS:
+            if not worth_announcing(account.freed, account.taken):
+                continue
+            if self.now_ms - account.recalled_at_ms <= SOMEBODY_WAITS_MS:
                 self.announce(Change(account.key.customer, changes.RETURNED))
         return bool(self._changes)
 

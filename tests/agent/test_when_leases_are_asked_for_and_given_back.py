@@ -6,8 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.budget import Allowance
-from agent.core.demand import CENTRAL_RETURN_MS, IDLE_RETURN_MS, asked_demand, goes_back, renewal_due
+from agent.core.demand import (
+    CENTRAL_RETURN_MS,
+    IDLE_RETURN_MS,
+    asked_demand,
+    asks_ahead,
+    brings_back,
+    goes_back,
+    renewal_due,
+)
 from agent.core.leases import Lease
+from agent.core.pace import SILENCE_MS, Pace
 from agent.operations.adopt_sync import forget_lease
 from agent.operations.give_back import give_back
 from agent.operations.reserve import reserve
@@ -77,8 +86,60 @@ def test_lease_is_renewed_before_its_own_term_ends_which_ends_before_the_lenders
 )  # fmt: skip
 def test_demand_that_is_stated_is_never_less_than_known_and_always_a_quantity(rate, backlog, lately, now) -> None:
     one = allowance()
-    one.demand_per_min, one.backlog, one.reserved_since = rate, backlog, lately
-    assert min(QUANTITY_MAX, max(rate, 30 * backlog)) <= asked_demand(one, now) <= QUANTITY_MAX
+    one.demand_per_min, one.backlog, one.reserved_since, one.granted_last = rate, backlog, lately, QUANTITY_MAX
+    assert min(QUANTITY_MAX, max(rate, 2 * backlog)) <= asked_demand(one, now) <= QUANTITY_MAX
+
+
+def test_burst_asks_for_at_most_twice_the_last_lease_and_silence_lets_the_demand_fall() -> None:
+    one = allowance()
+    one.typical, one.granted_last, one.demand_per_min = 10, 100, 600
+    one.backlog = 5_000
+    assert asked_demand(one, 0) == 600
+    one.granted_last = 1_000
+    assert asked_demand(one, 0) == 2_000
+    one.backlog, one.reserved_since = 0, 0
+    assert asked_demand(one, 7_500) == 300
+    assert asked_demand(one, 60_000) == 1
+
+
+def test_one_call_alone_shows_no_rate() -> None:
+    one = allowance()
+    one.note_demand(10, 0)
+    assert asked_demand(one, 5_000) == 1
+    one.note_demand(10, 5_000)
+    assert asked_demand(one, 5_000) == 240
+
+
+def test_next_lease_is_asked_for_in_time_for_a_slow_exchange() -> None:
+    one = lease(amount=1_000)
+    mine = allowance()
+    mine.leases, mine.granted_last, mine.demand_per_min, mine.free_now = [one], 1_000, 60_000, 400
+    assert not asks_ahead(mine, 0, 100)
+    assert asks_ahead(mine, 0, 250)
+    mine.free_now = 249
+    assert asks_ahead(mine, 0, 0)
+    mine.denied_until_ms = 1
+    assert not asks_ahead(mine, 0, 250)
+
+
+def test_what_returns_something_is_told_soon_and_the_rest_ever_more_seldom() -> None:
+    one = lease(amount=100)
+    assert not brings_back(one)
+    one.reported = one.report()
+    assert not brings_back(one)
+    one.lower(30)
+    assert not brings_back(one), "not before the disk says so"
+    one.durable_cap = 30
+    assert brings_back(one)
+    pace, now_ms, pauses = Pace(), 0, []
+    for _ in range(9):
+        due_ms = pace.due_at_ms(now_ms)
+        pauses.append(due_ms - now_ms)
+        assert pace.due_at_ms(due_ms - 1) == due_ms
+        pace.said(due_ms)
+        now_ms = due_ms + 1_000
+    assert pauses == [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]
+    assert pace.due_at_ms(now_ms + SILENCE_MS) == now_ms + SILENCE_MS + 250
 
 
 @given(cap=st.integers(0, 100), settled=st.integers(0, 100), held=st.integers(0, 100), keep=st.integers(0, 200))

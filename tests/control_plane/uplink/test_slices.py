@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.core.allocation import Crowd, Slice, Want, beyond_limit, keep_shares, slice_of, wanted_back
+from control_plane.core.allocation import (
+    Crowd,
+    Slice,
+    Want,
+    beyond_limit,
+    keep_shares,
+    recalls_early,
+    slice_of,
+    wanted_back,
+    worth_announcing,
+    worth_asking_back,
+)
 
 amounts = st.integers(0, 2**53 - 1)
 small = st.integers(0, 10_000)
@@ -72,20 +83,35 @@ def test_the_order_of_the_others_changes_nothing(
 
 
 def test_every_slice_would_last_equally_long() -> None:
-    wants = [Want(0, demand, 10) for demand in (600, 1_200, 6_000)]
-    crowd = Crowd(3, 7_800, 10)
-    slices = [slice_of(7_800, want, crowd) for want in wants]
-    assert [lent.amount for lent in slices if lent] == [300, 600, 1_300]  # half a minute each; the last has its share
+    wants = [Want(0, demand, 10) for demand in (600, 1_200, 3_000, 3_000)]
+    crowd = Crowd(4, 7_800, 10)
+    plenty = [slice_of(78_000, want, crowd) for want in wants]
+    assert [lent.amount for lent in plenty if lent] == [300, 600, 1_500, 1_500]  # half a minute each
+    little = [slice_of(1_560, want, crowd) for want in wants]
+    assert [lent.amount for lent in little if lent] == [195, 195, 300, 300]  # six seconds, or an equal part of a half
+
+
+def test_few_calls_a_minute_borrow_one_by_one_and_so_do_new_holders_but_the_first() -> None:
+    assert slice_of(10_000, Want(10, 9, 10), Crowd(10, 6_000, 10)) == Slice(10, central=True)
+    assert slice_of(10_000, Want(10, 10, 10), Crowd(10, 6_000, 10)) == Slice(20, central=False)
+    assert slice_of(10_000, Want(10, 0, 10), Crowd(10, 6_000, 10)) == Slice(10, central=True)
+    assert slice_of(10_000, Want(10, 0, 10), Crowd(1, 0, 10)) == Slice(90, central=False)
+    assert slice_of(10_000, Want(0, 9, 10), Crowd(10, 6_000, 10)) is None
+
+
+def test_no_holder_among_others_gets_more_than_a_quarter_of_what_is_left() -> None:
+    lent = slice_of(1_000, Want(10, 60_000, 10), Crowd(2, 60_000, 10))
+    assert lent == Slice(250, central=False)
 
 
 def test_few_calls_a_host_are_lent_one_by_one_until_there_is_clearly_more() -> None:
     def lent(available: int, *, central: bool) -> Slice | None:
         return slice_of(available, Want(10, 600, 10), Crowd(10, 6_000, 10, central))
 
-    assert lent(199, central=False) == Slice(10, central=True)
-    assert lent(200, central=False) == Slice(10, central=False)
-    assert lent(299, central=True) == Slice(10, central=True)
-    assert lent(300, central=True) == Slice(15, central=False)
+    assert lent(399, central=False) == Slice(10, central=True)
+    assert lent(400, central=False) == Slice(20, central=False)
+    assert lent(599, central=True) == Slice(10, central=True)
+    assert lent(600, central=True) == Slice(30, central=False)
 
 
 @given(small, st.integers(-100, 10_000), st.integers(0, 10_000))
@@ -106,8 +132,21 @@ def test_a_recall_brings_what_is_wanted_and_takes_from_the_largest_first(free: d
     assert level is None or all(rest <= level for lease, rest in free.items() if lease not in keeps)
 
 
-@given(small, st.integers(-50, 5_000), st.integers(0, 50_000), st.integers(0, 50))
-def test_a_recall_wants_what_is_lacking_if_it_is_there(need: int, available: int, elsewhere: int, holders: int) -> None:
-    wanted = wanted_back(need, available, elsewhere, holders)
-    assert 0 <= wanted <= elsewhere
+@given(small, st.integers(-50, 5_000), st.integers(0, 50_000))
+def test_a_recall_wants_what_is_lacking_if_it_is_there_and_half_of_what_lies_idle(
+    need: int, available: int, elsewhere: int
+) -> None:
+    wanted = wanted_back(need, available, elsewhere)
+    assert elsewhere <= 2 * wanted <= 2 * elsewhere
     assert max(available, 0) + wanted >= min(need, max(available, 0) + elsewhere)
+
+
+def test_slivers_are_not_asked_back_and_what_a_large_fleet_returns_bit_by_bit_is_not_announced() -> None:
+    assert [worth_asking_back(rest, 80) for rest in (0, 9, 10)] == [False, False, True]
+    assert [worth_announcing(freed, 6_300) for freed in (0, 99, 100)] == [False, False, True]
+    assert worth_announcing(1, 0)
+
+
+def test_leases_are_asked_back_early_where_more_lies_with_holders_than_is_left() -> None:
+    assert recalls_early(100, 111, 10)
+    assert not recalls_early(100, 110, 10)
