@@ -380,6 +380,18 @@ def make_agent(run: Session) -> Iterator[MakeAgent]:
             agent.kill()
 
 
+@pytest.fixture(scope="module")
+def two_agents(run: Session, plane: ControlPlane) -> Iterator[list[Agent]]:
+    """Two running agents that the tests of a file share; each brings its own customers."""
+    made = [
+        Agent(run.root / number, plane, f"agent-{number}") for number in (secrets.token_hex(3), secrets.token_hex(3))
+    ]
+    run.agents.extend(made)
+    yield [agent.start() for agent in made]
+    for agent in made:
+        agent.kill()
+
+
 def reserve_and_settle(client: Client, customer: str, tokens: int) -> Decision:
     """One whole call."""
     decision = client.reserve(customer, "chat", amounts={"output_tokens": tokens})
