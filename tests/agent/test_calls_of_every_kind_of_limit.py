@@ -156,6 +156,17 @@ def test_settle_gives_the_rest_back_and_takes_what_was_over(bench, caller) -> No
     assert all(not event.charges for event in bench.lender.events.values())
 
 
+def test_call_that_took_from_two_shares_gives_back_what_it_did_not_use_and_no_more(bench, caller) -> None:
+    bench.entitle(RATE)
+    bench.lender.share = 300
+    assert caller.reserve(30).has_access
+    assert caller.reserve(40).has_access
+    (rate,) = bench.books.allowances.values()
+    assert [share.level for share in rate.leases] == [0, 30]
+    caller.settle("c2", 10)
+    assert [share.level for share in rate.leases] == [10, 50]
+
+
 def test_record_of_now_draws_on_the_bucket_and_one_of_the_past_does_not(bench, caller) -> None:
     bench.entitle(RATE)
     assert caller.reserve(1).has_access

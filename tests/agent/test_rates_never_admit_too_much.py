@@ -101,6 +101,12 @@ def test_lowered_share_keeps_its_part_of_the_burst_and_says_what_it_drops(amount
         assert (one.report().cap, one.report().settled) == (one.cap, 0)
 
 
+def test_lowered_share_fills_as_slowly_as_it_was_lowered() -> None:
+    one = share(60, 10, 0)
+    one.lower(30)
+    assert (one.fill(NOW_MS + 4_000), one.fill(NOW_MS + 60_000)) == (2, 5)
+
+
 def test_what_runs_over_is_lost_and_what_is_given_back_is_not_more_than_the_burst() -> None:
     one = allowance(share(60, 10, 10))
     holds = one.take(10, NOW_MS, drain=True)
