@@ -79,15 +79,18 @@ def program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def start_control_plane(directory: Path, core: int | None = None, niceness: int = 0) -> ControlPlane:
-    """Start it and wait until it is ready. The caller ends ``process``."""
+def start_control_plane(
+    directory: Path, core: int | None = None, niceness: int = 0, database_url: str | None = None
+) -> ControlPlane:
+    """Start it, on a fresh SQLite file unless a database is given, and wait until it is ready. The caller ends
+    ``process``."""
     port = processes.free_port()
     tokens = {role: new_token(role) for role in ("admin", "join")}
     for role, token in tokens.items():
         (directory / f"{role}.token").write_text(token + "\n")
     command = ["nice", "-n", str(niceness), program("allotment-control-plane"), "serve"]
     process = processes.start("control-plane", command, directory, {
-        "ALLOTMENT_DATABASE_URL": f"sqlite:///{directory / 'control-plane.db'}",
+        "ALLOTMENT_DATABASE_URL": database_url or f"sqlite:///{directory / 'control-plane.db'}",
         "ALLOTMENT_HOST": "127.0.0.1",
         "ALLOTMENT_PORT": str(port),
         "ALLOTMENT_ADMIN_TOKEN_FILE": str(directory / "admin.token"),
