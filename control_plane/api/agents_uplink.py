@@ -41,6 +41,10 @@ SYNCS_IN_LINE_MAX = 64
 SYNCS_WAITING_MAX = 512
 """Beyond that an agent is told to come again: it would otherwise wait for longer than it has patience."""
 
+JOINING_AT_ONCE_MAX = 4
+JOINING_WAITING_MAX = 512
+"""An agent that gave up waiting would join twice."""
+
 CURSOR_MAX = 2**62
 
 WatchCursor = Annotated[int, QueryParameter(ge=-1, le=CURSOR_MAX, description="of the watch before; -1 at first")]
@@ -53,18 +57,17 @@ _sync_request = MsgpackDecoder(SyncRequest)
     ENROLL_PATH,
     opt=JOINING,
     tags=TAGS,
-    sync_to_thread=True,
     dto=StrictBody[EnrollRequest],
     return_dto=None,
     security=[{}],
 )
-def enroll(request: Request[Any, Any, Any], data: JSONBody[EnrollRequest]) -> EnrollReply:
+async def enroll(request: Request[Any, Any, Any], data: JSONBody[EnrollRequest]) -> EnrollReply:
     """Trade a join token for an identity of one's own; its token is shown this once."""
     state = request.app.state
-    draws = Draws(random_id(), random_id(), random_secret())
-    now_ms = state.clock.now_ms()
-    reply: EnrollReply = state.database.run(lambda connection: enroll_agent(connection, data, draws, now_ms))
-    return reply
+    if "joining_turns" not in state:
+        state.joining_turns = CapacityLimiter(JOINING_AT_ONCE_MAX)
+    _refuse_a_crowd(state.joining_turns, JOINING_WAITING_MAX)
+    return await to_thread.run_sync(_enroll, state, data, limiter=state.joining_turns)
 
 
 @post(
@@ -83,11 +86,9 @@ async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
     if "sync_turns" not in state:
         state.sync_turns = CapacityLimiter(SYNCS_IN_LINE_MAX if state.database.is_sqlite else SYNCS_AT_ONCE_MAX)
         state.sync_desk = SyncDesk(state.database)
-    turns: CapacityLimiter = state.sync_turns
-    if turns.statistics().tasks_waiting >= SYNCS_WAITING_MAX:  # before its body is taken into memory
-        raise Busy("busy", "More agents speak at once than can be answered soon; say it again in a moment.")
+    _refuse_a_crowd(state.sync_turns, SYNCS_WAITING_MAX)  # before its body is taken into memory
     body = await request.body()
-    reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=turns)
+    reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=state.sync_turns)
     if news:
         state.feed.nudge()
     return Response(reply, media_type=MSGPACK)
@@ -99,6 +100,19 @@ async def watch(request: Request[Any, Any, Any], cursor: WatchCursor, wait_ms: W
     feed: ChangeFeed = request.app.state.feed
     reply = await feed.wait(_agent(request), cursor, wait_ms)
     return Response(encode_msgpack(reply), media_type=MSGPACK)
+
+
+def _refuse_a_crowd(turns: CapacityLimiter, waiting_max: int) -> None:
+    """Raises: Busy: so many wait already that this one would give up before it is answered, and ask once more."""
+    if turns.statistics().tasks_waiting >= waiting_max:
+        raise Busy("busy", "More agents speak at once than can be answered soon; say it again in a moment.")
+
+
+def _enroll(state: Any, wanted: EnrollRequest) -> EnrollReply:
+    draws = Draws(random_id(), random_id(), random_secret())
+    now_ms = state.clock.now_ms()
+    reply: EnrollReply = state.database.run(lambda connection: enroll_agent(connection, wanted, draws, now_ms))
+    return reply
 
 
 def _sync(state: Any, agent: str, body: bytes) -> tuple[bytes, bool]:

@@ -17,7 +17,7 @@ from protocol.codec import as_violation
 from protocol.ids import KEY_PATTERN, KEY_WORDS
 from protocol.violations import Violation
 
-BUSY_S = 2
+BUSY_S = 5
 """When to come again; agents add up to as much at random, so that they do not come together."""
 
 PROBLEM_JSON = "application/problem+json"

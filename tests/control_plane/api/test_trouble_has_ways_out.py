@@ -16,7 +16,7 @@ from control_plane.operations.audit_books import check_books
 from control_plane.operations.reclaim_leases import expire_silent, leave_lost_in_limbo
 from protocol.codec import encode_msgpack
 from protocol.leases import Grant, LeaseReport
-from protocol.uplink_messages import MSGPACK, SYNC_PATH, Ask, CustomerSync, SyncReply, SyncRequest
+from protocol.uplink_messages import ENROLL_PATH, MSGPACK, SYNC_PATH, Ask, CustomerSync, SyncReply, SyncRequest
 
 DAY = "*/requests/day/customer"
 WHY = {"reason": "the host burnt down"}
@@ -229,9 +229,12 @@ class Crowded:
         return type("Statistics", (), {"tasks_waiting": SYNCS_WAITING_MAX})
 
 
-def test_who_comes_when_hundreds_wait_is_told_when_to_come_again(client: Any, app: Any, holder: Holder) -> None:
+def test_who_comes_when_hundreds_wait_is_told_when_to_come_again(
+    client: Any, app: Any, holder: Holder, tokens: Any
+) -> None:
     holder.sync()
-    app.state.sync_turns = Crowded()
-    answer = holder.post()
-    assert (answer.status_code, answer.json()["code"]) == (503, "busy")
-    assert answer.headers["retry-after"] == str(BUSY_S)
+    app.state.sync_turns = app.state.joining_turns = Crowded()
+    joining = client.post(ENROLL_PATH, json={"join_token": tokens.join, "name": "late"})
+    for answer in (holder.post(), joining):
+        assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+        assert answer.headers["retry-after"] == str(BUSY_S)
