@@ -42,9 +42,12 @@ class BooksView:
         self._path = path
         self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
 
+    def lease_names(self) -> set[str]:
+        """Every lease that is known."""
+        return {row[0] for row in self._connection.execute("SELECT lease FROM leases")}
+
     def reopen(self) -> None:
-        """The file has been replaced."""
-        self._connection.close()
+        """The file has been replaced, after :meth:`close`."""
         self._connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import trio
 from tests.simulation.contracts import changed
 from tests.simulation.faults import Blow, Fuse
 from tests.simulation.hosts import Host
-from tests.simulation.rates import STRIKES
+from tests.simulation.rates import PUT_BACK, STRIKES
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -48,8 +48,9 @@ class Chaos:
             "new machine": self._new_machine,
             "disk rolled back": self._roll_back,
             "disk cloned": self._clone,
+            PUT_BACK: self._put_back,
         }
-        assert set(self._strikes) == set(STRIKES)
+        assert set(self._strikes) == {*STRIKES, PUT_BACK}
 
     async def storm(self) -> None:
         """Strike until cancelled."""
@@ -66,6 +67,10 @@ class Chaos:
 
     def _host(self) -> Host:
         return self._dice.choice(self._world.hosts)
+
+    def _a_while_s(self, most_s: float, least_s: float = 0.5) -> float:
+        """For how long something lasts: no longer than most of the storm."""
+        return self._dice.uniform(least_s, max(least_s, min(most_s, 0.7 * self._world.rates.storm_s)))
 
     def _happened(self, fault: str, hit: str) -> None:
         self._world.chronicle.happened(fault, hit)
@@ -87,7 +92,7 @@ class Chaos:
     async def _fill_disk(self) -> None:
         host = self._host()
         host.disk.full = True
-        await trio.sleep(self._dice.uniform(1, 20))
+        await trio.sleep(self._a_while_s(20))
         host.disk.full = False
 
     async def _slow_disk(self) -> None:
@@ -95,7 +100,7 @@ class Chaos:
         host.disk.slow_s = self._dice.uniform(0.1, 3)
         if host.agent is not None and host.agent.books.pending.events:
             self._happened("slow fsync", "events wait")
-        await trio.sleep(self._dice.uniform(1, 20))
+        await trio.sleep(self._a_while_s(20))
         host.disk.slow_s = 0.0
 
     async def _reboot(self) -> None:
@@ -165,7 +170,7 @@ class Chaos:
             return
         journal = host.agent.books.journal
         old = host.disk.copy()
-        await trio.sleep(self._dice.uniform(0.5, 60))
+        await trio.sleep(self._a_while_s(60))
         host.held_down = True
         self._world.taint(journal)
         held = self._in_use(host)
@@ -201,16 +206,36 @@ class Chaos:
 
     async def _kill_at_statement(self) -> None:
         blow = self._dice.choice([Blow.BEFORE_STATEMENT, Blow.AFTER_STATEMENT, Blow.BEFORE_COMMIT, Blow.AFTER_COMMIT])
-        self._dice.choice(self._world.replicas).fuse = Fuse(blow, self._dice.randint(1, 60))
+        only, occasions = self._dice.choice(
+            [("sync", 60), ("sync", 60), ("sync", 60), ("enroll", 6), ("admin", 9), ("", 60)]
+        )
+        if blow in (Blow.BEFORE_COMMIT, Blow.AFTER_COMMIT):
+            occasions = 1 + occasions // 12
+        for replica in self._world.replicas:
+            replica.fuse = Fuse(blow, self._dice.randint(1, occasions), only)
 
     async def _control_plane_down(self) -> None:
         for replica in self._world.replicas:
             replica.held_down = True
             replica.die()
         allowed = self._world.chronicle.decisions["ok"]
-        await trio.sleep(self._dice.uniform(1, 90))
+        await trio.sleep(self._a_while_s(90))
         if self._world.chronicle.decisions["ok"] > allowed:
             self._happened("control plane down", "calls allowed from leases")
+        for replica in self._world.replicas:
+            replica.held_down = False
+
+    async def _put_back(self) -> None:
+        """The database is restored from a backup: everything since then is forgotten, grants that were answered too."""
+        backup = self._world.back_up()
+        await trio.sleep(self._a_while_s(30))
+        for replica in self._world.replicas:
+            replica.held_down = True
+            replica.die()
+        while any(replica.open for replica in self._world.replicas):  # noqa: ASYNC110 - two tasks, a moment
+            await trio.sleep(0.05)
+        if self._world.restore(backup):
+            self._happened("database put back", "leases forgotten")
         for replica in self._world.replicas:
             replica.held_down = False
 
@@ -229,7 +254,7 @@ class Chaos:
             host.line.up_cut = way in ("up", "both")
             host.line.down_cut = way in ("down", "both")
         allowed = self._world.chronicle.decisions["ok"]
-        await trio.sleep(self._dice.choice([self._dice.uniform(1, 10), self._dice.uniform(10, 3 * TERM_S)]))
+        await trio.sleep(self._dice.choice([self._a_while_s(10), self._a_while_s(3 * TERM_S)]))
         for host in cut:
             host.line.up_cut = host.line.down_cut = False
         if self._world.chronicle.decisions["ok"] > allowed:
@@ -243,7 +268,7 @@ class Chaos:
             return
         held = self._in_use(host)
         host.suspend()
-        for_s = self._dice.choice([self._dice.uniform(0.5, 5), self._dice.uniform(5, 90), self._dice.uniform(60, 300)])
+        for_s = self._dice.choice([self._a_while_s(5), self._a_while_s(90), self._a_while_s(300)])
         await trio.sleep(for_s)
         if not host.standing:
             return
@@ -268,7 +293,7 @@ class Chaos:
         contract = self._world.contracts.of[self._dice.choice(sorted(self._world.contracts.of))]
         status = self._dice.choice(["paused", "cancelled", "archived"])
         await self._world.admin.set_status(contract, status)
-        await trio.sleep(self._dice.uniform(0.5, 30))
+        await trio.sleep(self._a_while_s(30))
         await self._world.admin.set_status(contract, "active")
 
     async def _revoke(self) -> None:
@@ -282,7 +307,7 @@ class Chaos:
         if self._in_use(host):
             self._happened("agent revoked", "leases in use")
         await self._world.admin.revoke(host.agent.books.agent)
-        await trio.sleep(self._dice.uniform(1, 30))
+        await trio.sleep(self._a_while_s(30))
         host.held_down = True  # somebody replaces it
         host.kill()
         await host.until_down()

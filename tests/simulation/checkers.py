@@ -32,6 +32,13 @@ class Checkers:
         self._record_charges: dict[str, list[tuple[str, Key, int]]] = {}
         self._records_counted: set[str] = set()
 
+    def start_afresh(self) -> None:
+        """The database was put back: what was seen of it before does not bind it any longer."""
+        self._seen.clear()
+        self._marks.clear()
+        self._world.provider.closed.clear()
+        self._looked_at_ms = 0
+
     # At once, as it happens.
 
     def at_admission(self, host: Host, held: Reservation) -> None:

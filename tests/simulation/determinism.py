@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from tests.simulation.standstill import Queue
 def decided_by(seed: int) -> Iterator[None]:
     """Everything in the block that draws at random draws from this seed, and "threads" run inline."""
     dice = random.Random(f"secrets-{seed}")
-    drawn = SimpleNamespace(token_hex=partial(_hex, dice), token_urlsafe=lambda size: _hex(dice, 32)[:43])
+    drawn = SimpleNamespace(token_hex=partial(_hex, dice), token_urlsafe=lambda _: _hex(dice, 32)[:43])
     before = random.getstate()
     silent_before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # a storm makes the programs complain all the time, and rightly so
@@ -39,6 +40,7 @@ def decided_by(seed: int) -> Iterator[None]:
         mock.patch.object(trio.to_thread, "run_sync", inline),
         mock.patch.object(anyio._backends._trio, "run_sync", inline),  # it has imported the name
         mock.patch.object(control_plane.clock, "secrets", drawn),
+        mock.patch.object(secrets, "token_bytes", lambda size: bytes.fromhex(_hex(dice, size))),  # migrations draw, too
     ):
         try:
             yield

@@ -20,11 +20,6 @@ def operation_of(path: str) -> str:
     return _OPERATIONS.get(path, "admin")
 
 
-def granted_in(answer: Answer) -> set[str]:
-    """Leases that the answer to a sync grants."""
-    return {grant.lease for grant in _reply(answer.body).grants}
-
-
 def in_words(operation: str, body: bytes, answer: Answer) -> str:
     """A sync for people who read a trace."""
     if operation != "sync" or answer.status != 200:

@@ -24,14 +24,15 @@ class Blow(StrEnum):
 
 @dataclass
 class Fuse:
-    """Strikes at the n-th occasion from now."""
+    """Strikes at the n-th occasion from now; ``only`` while such an operation is carried out."""
 
     blow: Blow
     occasions: int
+    only: str = ""
 
-    def burns_out(self, blow: Blow) -> bool:
+    def burns_out(self, blow: Blow, doing: str = "") -> bool:
         """Whether this occasion is the one."""
-        if blow is not self.blow:
+        if blow is not self.blow or not doing.startswith(self.only):
             return False
         self.occasions -= 1
         return self.occasions <= 0

@@ -15,7 +15,7 @@ import httpx
 import trio
 
 from tests.simulation.chronicle import Chronicle
-from tests.simulation.effects import achieved, carried, granted_in, in_words, operation_of
+from tests.simulation.effects import achieved, carried, in_words, operation_of
 from tests.simulation.planes import Answer, Replica
 from tests.simulation.rates import Rates
 from tests.simulation.standstill import OWNER
@@ -99,7 +99,6 @@ class Network:
         self._number = 0
         self.calm = False
         self.under_way = 0
-        self.stray: set[str] = set()
         self.state_of_books: Callable[[], object] = lambda: None
         self.foreign_commits: Callable[[str], int] = lambda _: 0
 
@@ -153,8 +152,6 @@ class Network:
             if fate.there_s > message.patience_s:
                 self._hit("request delayed beyond patience", message)
             answer = await self._serve(message)
-            if fate.there_s > message.patience_s:
-                self._note_stray(message, answer)
             if answer is not None and fate.at_once:
                 await self._at_once_again(message, answer)
             if fate.again_s is not None:
@@ -184,14 +181,9 @@ class Network:
             fault = "duplicate" if after_s < 10 else "late duplicate" if after_s < 60 else "very late duplicate"
             if first is not None:
                 self._hit_answer(fault, message, first)
-            self._note_stray(message, await self._serve(message))
+            await self._serve(message)
         finally:
             self.under_way -= 1
-
-    def _note_stray(self, message: Message, answer: Answer | None) -> None:
-        """Leases that were granted in an answer that nobody waits for."""
-        if answer is not None and message.operation == "sync" and answer.status == 200:
-            self.stray |= granted_in(answer)
 
     async def _at_once_again(self, message: Message, first: Answer) -> None:
         """Said twice, the second time changes nothing."""

@@ -38,6 +38,7 @@ class Replica:
     Attributes:
         fuse: what will strike at one of the next statements.
         database_away: no statement gets through for now.
+        open: it has the database's file open.
         commits: how many transactions it has committed, by what for.
     """
 
@@ -53,6 +54,7 @@ class Replica:
         self.fuse: Fuse | None = None
         self.database_away = False
         self.held_down = False
+        self.open = False
         self.committed: Callable[[str], None] = lambda _: None
 
     @property
@@ -65,6 +67,7 @@ class Replica:
         while True:
             self._killed = trio.Event()
             database = Database(self._url, pause=lambda _: None)
+            self.open = True
             self._wire(database)
             app = create_app(database, self._clock)
             try:
@@ -78,6 +81,7 @@ class Replica:
             finally:
                 self._app = None
                 database.dispose()
+                self.open = False
             await trio.sleep(self._dice.uniform(0.2, 3.0))
             while self.held_down:
                 await trio.sleep(0.5)
@@ -138,7 +142,7 @@ class Replica:
         engine.dialect.do_commit = commit  # type: ignore[method-assign]
 
     def _occasion(self, blow: Blow, connection: Any) -> None:
-        if self.fuse is not None and self.fuse.burns_out(blow):
+        if self.fuse is not None and self.fuse.burns_out(blow, DOING.get()):
             connection.rollback()  # as the system does for a process that is gone
             self.fuse = None
             doing = DOING.get().partition(" ")[0]

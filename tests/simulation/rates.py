@@ -48,6 +48,9 @@ STRIKES = (
     "disk rolled back", "disk cloned",
 )  # fmt: skip
 
+PUT_BACK = "database put back"
+"""Strikes only where it is asked for: it is the one fault that may forget what was answered."""
+
 
 def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, crowded: bool = False) -> Rates:
     """The storm of this seed. Every kind of fault is absent in some seeds, rare in some, and frequent in some."""
@@ -77,4 +80,19 @@ def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, c
     for kind in STRIKES:
         if dice.random() < 0.55:
             rates.every[kind] = dice.uniform(0.05, 0.5) * rates.storm_s
+    return rates
+
+
+SUITE_SEEDS = 6
+
+
+def suite(number: int) -> Rates:
+    """A small world for the gate: together the worlds of the suite see every kind of fault, often."""
+    rates = draw(1_000 + number, hosts=3, storm_s=30.0)
+    rates.customers, rates.users, rates.asks, rates.every_s = 2, 2, 4, 0.15
+    rates.lost = rates.unanswered = rates.duplicated = 0.08
+    rates.at_once, rates.delayed, rates.latency_s = 0.08, 0.06, 0.01
+    rates.patience, rates.size = 0.1, 0.15
+    rates.every = {kind: rates.storm_s / 4 for kind in STRIKES[number % SUITE_SEEDS :: SUITE_SEEDS]}
+    rates.every.setdefault("kill an agent", 20.0)
     return rates

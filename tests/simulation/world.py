@@ -6,7 +6,10 @@ Everything runs in one Trio loop on a clock that jumps, decided by one seed.
 from __future__ import annotations
 
 import random
+import shutil
+import sqlite3
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +78,6 @@ class World:
         self.tracing = True
         self.contracts = Contracts()
         self.provider = Provider(self.contracts, self.chronicle)
-        self.stranded: set[str] = set()
         self.lost: set[tuple[str, str]] = set()
         self._folder = folder
         self._database = folder / "control-plane.db"
@@ -106,8 +108,9 @@ class World:
 
     def _provision(self, url: str, admin_token: str) -> None:
         database = Database(url)
-        database.migrate()
         now_ms = self.time.now_ms()
+        with mock.patch.object(time, "time_ns", lambda: now_ms * 1_000_000):  # a migration dates what it writes
+            database.migrate()
         database.run(lambda connection: provision(connection, "JOIN", self.join_token, Role.JOIN, now_ms))
         database.run(lambda connection: provision(connection, "ADMIN", admin_token, Role.ADMIN, now_ms))
         database.dispose()
@@ -227,6 +230,26 @@ class World:
     def lose(self, host: Host, label: str = "") -> None:
         """A disk is lost, or set aside: what it alone remembers may never arrive."""
         self.lost |= host.disk.unconfirmed(label)
+
+    def back_up(self) -> Path:
+        """A copy of the control plane's database as it is now."""
+        target = self._folder / f"backup-{self.time.now_ms()}.db"
+        with sqlite3.connect(self._database) as source, sqlite3.connect(target) as copy:
+            source.backup(copy)
+        source.close()
+        copy.close()
+        return target
+
+    def restore(self, backup: Path) -> int:
+        """Put an older copy in the place of the database; how many leases it has forgotten."""
+        before = self.view.lease_names()
+        self.view.close()
+        for suffix in ("-wal", "-shm"):
+            self._database.with_name(self._database.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(backup, self._database)
+        self.view.reopen()
+        self.checkers.start_afresh()
+        return len(before - self.view.lease_names())
 
     def another(self, host: Host) -> Callers | None:
         """The callers of some other host."""
