@@ -9,7 +9,7 @@ from control_plane.core.incarnations import Standing as Speaker
 from control_plane.core.kinds import Kind, kind_of
 from control_plane.operations.keep_books import Account, Books
 from control_plane.operations.learn_again import Trust, notice_restore
-from control_plane.operations.resolve_entitlement import entitlements_of
+from control_plane.operations.resolve_entitlement import standing_of
 from control_plane.store import agents, leases
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
@@ -121,8 +121,7 @@ class Exchange:
     def learn_customers(self, names: set[str]) -> None:
         """Resolve the entitlements of these customers, and keep them from changing meanwhile."""
         agents.hold_customers(self.connection, names)
-        self.entitlements = entitlements_of(self.connection, names, self.now_ms)
-        self.anchors = agents.anchors(self.connection, names)
+        self.entitlements, self.anchors = standing_of(self.connection, names, self.now_ms)
 
     def learn_leases(self, names: Iterable[str]) -> None:
         """Load these leases, as far as they are the asking agent's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from control_plane.core.catalog import BUILT_IN_METERS, decode_plan
 from control_plane.core.entitlements import Holder, Subscription, SubscriptionStatus, resolve
@@ -22,9 +23,25 @@ def entitlements_of(connection: Connection, names: Iterable[str], now_ms: int) -
     Args:
         now_ms: as of when; nothing in an entitlement ends by itself yet, so every instant gives the same answer.
     """
+    return standing_of(connection, names, now_ms).entitlements
+
+
+class Standing(NamedTuple):
+    """What customers may use, and where their billing periods begin (only of those that have a subscription)."""
+
+    entitlements: dict[str, Entitlement]
+    anchors: dict[str, int]
+
+
+def standing_of(connection: Connection, names: Iterable[str], now_ms: int) -> Standing:
+    """Both for many customers."""
     del now_ms
     meters = tuple(sorted({*BUILT_IN_METERS, *catalog.meter_names(connection)}))
-    return {row.customer: resolve(_holder(row), meters) for row in customers.holders(connection, names)}
+    rows = list(customers.holders(connection, names))
+    return Standing(
+        {row.customer: resolve(_holder(row), meters) for row in rows},
+        {row.customer: row.anchor_ms for row in rows if row.anchor_ms is not None},
+    )
 
 
 def anchor_of(connection: Connection, customer: str) -> int:

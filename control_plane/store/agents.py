@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, insert, select, update
 
-from control_plane.store.tables import agents, incarnations, subscriptions
+from control_plane.store.tables import agents, incarnations
 from control_plane.store.tables import customers as customers_table
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
@@ -73,17 +73,6 @@ def hold_customers(connection: Connection, names: set[str]) -> None:
         connection.execute(query, as_rows([(name,) for name in ordered[start : start + CHUNK]])).all()
 
 
-def anchors(connection: Connection, names: set[str]) -> dict[str, int]:
-    """Where the billing periods of customers begin; those without a subscription are left out."""
-    ordered = sorted(names)
-    query = _anchors(connection.dialect.name)
-    found: dict[str, int] = {}
-    for start in range(0, len(ordered), CHUNK):
-        rows = connection.execute(query, as_rows([(name,) for name in ordered[start : start + CHUNK]]))
-        found.update((row.customer, row.anchor_ms) for row in rows)
-    return found
-
-
 @cache
 def _hold(dialect: str) -> Select[Any]:
     table = wanted(dialect, (customers_table.c.customer,))
@@ -93,13 +82,6 @@ def _hold(dialect: str) -> Select[Any]:
         .order_by(customers_table.c.customer)
         .with_for_update(read=True, of=customers_table)
     )
-
-
-@cache
-def _anchors(dialect: str) -> Select[Any]:
-    table = wanted(dialect, (subscriptions.c.customer,))
-    same = subscriptions.c.customer == table.c.customer
-    return select(subscriptions.c.customer, subscriptions.c.anchor_ms).select_from(table.join(subscriptions, same))
 
 
 def starts(connection: Connection, agent: str, journal: str) -> dict[int, Incarnation]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, Select, and_, insert, select, update
 
 from control_plane.store.tables import customers, plans, subscriptions
-
-_IN_MAX = 500  # names in one statement: well below the variable limits of every database
+from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 
 class Customer(NamedTuple):
@@ -74,8 +74,20 @@ def bump(connection: Connection, customer: str) -> None:
 
 def holders(connection: Connection, names: Iterable[str]) -> Iterator[HolderRow]:
     """What decides the entitlements of the customers named; unknown ones are left out."""
-    wanted = sorted(set(names))
-    query = select(
+    ordered = sorted(set(names))
+    query = _holders(connection.dialect.name)
+    for start in range(0, len(ordered), CHUNK):
+        for row in connection.execute(query, as_rows([(name,) for name in ordered[start : start + CHUNK]])):
+            yield HolderRow(*row)
+
+
+@cache
+def _holders(dialect: str) -> Select[Any]:
+    table = wanted(dialect, (customers.c.customer,))
+    named = table.join(customers, customers.c.customer == table.c.customer)
+    subscribed = named.outerjoin(subscriptions, subscriptions.c.customer == customers.c.customer)
+    published = and_(plans.c.plan == subscriptions.c.plan, plans.c.version == subscriptions.c.plan_version)
+    return select(
         customers.c.customer,
         customers.c.version,
         customers.c.archived_at_ms,
@@ -84,12 +96,4 @@ def holders(connection: Connection, names: Iterable[str]) -> Iterator[HolderRow]
         subscriptions.c.status,
         subscriptions.c.anchor_ms,
         plans.c.body,
-    ).select_from(
-        customers.outerjoin(subscriptions, subscriptions.c.customer == customers.c.customer).outerjoin(
-            plans, and_(plans.c.plan == subscriptions.c.plan, plans.c.version == subscriptions.c.plan_version)
-        )
-    )
-    for start in range(0, len(wanted), _IN_MAX):
-        chunk = wanted[start : start + _IN_MAX]
-        for row in connection.execute(query.where(customers.c.customer.in_(chunk))):
-            yield HolderRow(*row)
+    ).select_from(subscribed.outerjoin(plans, published))
