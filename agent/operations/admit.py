@@ -8,7 +8,7 @@ from agent.core import answers
 from agent.core.ahead import is_ending
 from agent.core.books import CUSTOMERS_MAX, Books, Customer
 from agent.core.budget import Allowance, Purpose
-from agent.core.decide import Path, decide, feature_refusal, grown_too_big, too_big
+from agent.core.decide import Path, Room, decide, feature_refusal, grown_too_big, too_big
 from agent.core.derived import with_derived
 from agent.core.lacking import RETRY_MS, Refused, Wait, kept_for_others, rests
 from protocol.decisions import Code, Decision
@@ -67,9 +67,8 @@ def admit(
     if entitlement is None:
         return _first_sight(books, customer, call, meters, priority, now_ms, until_ms)
     code = feature_refusal(entitlement.status, customer.features.get(call.feature))
-    if code is None and customer.ends_at_ms is not None and customer.ends_at_ms <= now_ms:
-        books.look_again.add(customer.name)
-        code = Code.NO_ACTIVE_SUBSCRIPTION
+    if code is None and customer.ends_at_ms is not None:
+        code = _ended(books, customer, now_ms)
     if code is not None:
         return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
     require_known_meters(customer, meters)
@@ -79,23 +78,29 @@ def admit(
         return answers.undecided(entitlement, call.feature, CROWDED, None, RETRY_MS, staleness_ms)
     path = books.path(customer, call, meters, now_ms)
     batch, going_on = priority is BATCH, totals is not None
-    outcome = (too_big(path, meters) if totals is None else grown_too_big(path, meters, totals)) or decide(
-        path, meters, entitlement.version, now_ms, until_ms, batch, going_on
-    )
+    never = too_big(path, meters) if totals is None else grown_too_big(path, meters, totals)
+    outcome = never or decide(path, meters, entitlement.version, now_ms, until_ms, batch, going_on)
     if batch and not isinstance(outcome, Refused):
         outcome = kept_for_others(path.steps, meters) or outcome
-    if not isinstance(outcome, Refused):
-        if not isinstance(outcome, Wait):
-            return Admitted(customer, entitlement, path, meters)
+    if isinstance(outcome, Room):
+        return Admitted(customer, entitlement, path, meters)
+    if isinstance(outcome, Wait):
         _seek(books, customer, outcome, meters, now_ms, batch=batch)
         if _may_wait(books, outcome, now_ms, until_ms):
             return None
-        if outcome.hoped is None:
+        if (hoped := outcome.hoped) is None:
             return _out_of_time(books, entitlement, outcome, call.feature, now_ms)
-        outcome = outcome.hoped
-    return answers.refused(
-        entitlement, path, outcome, totals or meters, call.feature, now_ms, staleness_ms, going_on=going_on
-    )
+        outcome = hoped
+    said = totals or meters
+    return answers.refused(entitlement, path, outcome, said, call.feature, now_ms, staleness_ms, going_on=going_on)
+
+
+def _ended(books: Books, customer: Customer, now_ms: int) -> Code | None:
+    """Whether a subscription that ends by itself has; there may be a newer one."""
+    if customer.ends_at_ms is None or customer.ends_at_ms > now_ms:
+        return None
+    books.look_again.add(customer.name)
+    return Code.NO_ACTIVE_SUBSCRIPTION
 
 
 def _may_wait(books: Books, wait: Wait, now_ms: int, until_ms: int) -> bool:
