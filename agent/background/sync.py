@@ -31,7 +31,7 @@ from agent.uplink import (
     pause_s,
 )
 from protocol.events import EventBatch
-from protocol.uplink_messages import BATCHES_MAX, HighWater, SyncReply, SyncRequest
+from protocol.uplink_messages import BATCHES_MAX, LEASES_MAX, HighWater, SyncReply, SyncRequest
 
 GAP_S = 0.25
 """How long news waits for more news at least; an ask goes at once, and so does the rest of a backlog."""
@@ -45,6 +45,7 @@ BATCH_BYTES_BESIDE_ASKS = 32 * 1024
 """Of events: an ask must not wait until the control plane has taken in a long history."""
 WAIT_MAX_S = 5.0
 HAND_OVER_SYNCS_MAX = 64
+SHUT_OUT = "This agent's journal lives twice or went back; nothing may be allowed here until it has started anew."
 
 log = logging.getLogger("agent.sync")
 
@@ -219,18 +220,24 @@ class Syncer:
         self._lost = lost
 
     async def _hand_over(self, sent: int) -> None:
-        """This journal is shut out. Its events that nobody has are sent all the same, once: they are kept for people to
-        look at. What cannot be sent stays in the journal, which is set aside."""
+        """This journal is shut out. What nobody knows of it is said all the same, once.
+
+        How far its leases are used counts where a copy has taken over; its events are at least kept for people to look
+        at. What cannot be sent stays in the journal, which is set aside.
+        """
+        books = self._books
+        books.refusing = SHUT_OUT
+        await self._writer.write_once(young=True)
+        leases = tuple(lease.report() for lease in books.leases.values() if lease.written)[:LEASES_MAX]
         for _ in range(HAND_OVER_SYNCS_MAX):
             keys = self._outbox.next_keys(BATCH_BYTES_A_SYNC, BATCHES_MAX, after=sent)
-            if not keys:
+            if not keys and not leases:
                 return
-            batches = await self._batches(keys)
-            books = self._books
+            batches = tuple(await self._batches(keys))
             try:
                 with contextlib.suppress(QuarantinedError):
-                    await self._uplink.sync(SyncRequest(books.journal, books.boot, books.nonce, batches=tuple(batches)))
-                sent += len(keys)
+                    await self._uplink.sync(SyncRequest(books.journal, books.boot, books.nonce, (), leases, batches))
+                leases, sent = (), sent + len(keys)
             except (UplinkDownError, UplinkRefusedError) as error:
                 log.warning("the last events of this journal cannot be handed over: %s", error)
                 return

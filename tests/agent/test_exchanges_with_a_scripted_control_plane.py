@@ -326,11 +326,13 @@ def test_events_of_a_journal_that_is_shut_out_are_handed_over_once_before_it_sto
     bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
     shut_out = False
     sent: list[int] = []
+    reported: list[int] = []
 
     async def answer(request: httpx.Request) -> httpx.Response:
         said = _request(await request.aread())
         if shut_out:
             sent.extend(batch.first for batch in said.batches)
+            reported.append(sum(report.settled for report in said.leases))
             return httpx.Response(409, json={"code": "journal_quarantined", "detail": "copied"})
         return httpx.Response(200, content=encode_msgpack(bench.lender.answer(said)))
 
@@ -352,6 +354,8 @@ def test_events_of_a_journal_that_is_shut_out_are_handed_over_once_before_it_sto
         trio.run(story)
     stage.journal.close()
     assert sent == [1, 2, 3]
+    assert reported == [3, 3, 0], "how far the leases are used is said by itself, too"
+    assert stage.books.refusing
 
 
 def test_as_long_a_pause_is_made_as_the_control_plane_asks_for_and_not_by_all_alike(bench, tmp_path) -> None:
