@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint model bench kill-rounds convergence clean
+.PHONY: help run test lint model bench kill-rounds convergence simulate clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -28,6 +28,12 @@ model: $(READY) ## Visit every state of small worlds of the lease protocol, and 
 
 bench: $(READY) ## Measure decisions beside a bare echo server and Redis, events to disk, and memory (ARGS=--quick for a glance).
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+SIMULATE = --seeds $(or $(SEEDS),20) $(if $(HOURS),--hours $(HOURS)) $(if $(AGENTS),--agents $(AGENTS)) \
+  $(if $(SEED),--seed $(SEED) --trace) $(if $(CROWDED),--crowded) $(if $(MUTATIONS),--mutations)
+
+simulate: $(READY) ## Real agents and a real control plane in simulated storms (SEEDS=n HOURS=h AGENTS=n SEED=k CROWDED=1 MUTATIONS=1).
+	$(BIN)/python -m tests.simulation.run $(SIMULATE) $(ARGS)
 
 kill-rounds: $(READY) ## Kill an agent 100 times under load and compare what callers were told with the ledger.
 	$(BIN)/python tests/benchmarks/kill_rounds.py $(ARGS)

@@ -278,8 +278,10 @@ class Callers:
         checkers = self._world.checkers
         if isinstance(told, Release):
             return
+        if reply.amounts.get(TOKENS) != told.amounts[TOKENS]:
+            self._world.chronicle.breach("what is acknowledged is what was said", f"{told}: {reply}")
         customer = told.call.customer if isinstance(told, Record) else call.ask.customer if call else ""
-        checkers.acknowledged(customer, told, reply)
+        checkers.acknowledged(customer, told)
         if call is None:
             return
         if call.course is Course.OVER:

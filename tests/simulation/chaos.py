@@ -83,7 +83,8 @@ class Chaos:
 
     async def _kill_at_disk(self) -> None:
         blow = self._dice.choice([Blow.BEFORE_STATEMENT, Blow.AFTER_STATEMENT, Blow.BEFORE_COMMIT, Blow.AFTER_COMMIT])
-        self._host().disk.fuse = Fuse(blow, self._dice.randint(1, 12))
+        slow = [host for host in self._world.hosts if host.disk.slow_s]  # there a commit is under way for long
+        self._dice.choice(slow or self._world.hosts).disk.fuse = Fuse(blow, self._dice.randint(1, 12))
 
     async def _fail_fsync(self) -> None:
         blow = self._dice.choice([Blow.IO_ERROR, Blow.IO_ERROR_WRITTEN])

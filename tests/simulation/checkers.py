@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from agent.core.books import Books
-from agent.core.budget import Lease
+from agent.core.leases import Lease
 from agent.core.reservations import Reservation
-from protocol.local_messages import Record, Recorded, Settle
+from protocol.local_messages import Record, Settle
 from tests.simulation.books_view import LeaseRow
 from tests.simulation.contracts import TOKENS, Key, counter_of
 
@@ -55,7 +55,7 @@ class Checkers:
         if len(held.lines) < expected:
             self._breach("all or none", f"{held.id}: {len(held.lines)} limits hold for it, not {expected}")
 
-    def after_restart(self, host: Host, books: Books) -> None:
+    def after_restart(self, books: Books) -> None:
         """12: what was used before a crash is covered by what the journal remembers."""
         provider = self._world.provider
         if books.journal in provider.tainted:
@@ -79,7 +79,7 @@ class Checkers:
             if (lease := agent.books.leases.get(charge.lease)) is not None
         ]
 
-    def acknowledged(self, customer: str, told: Settle | Record, reply: Recorded) -> None:
+    def acknowledged(self, customer: str, told: Settle | Record) -> None:
         """31: what callers were told is on the disk and will be in the ledger, once."""
         name = told.event if isinstance(told, Record) else told.reservation
         self.said[customer, name] = dict(told.amounts)
@@ -117,7 +117,7 @@ class Checkers:
             self._breach("the chain", f"{lease.id} on {host.name}: watermark {lease.watermark}, cap {lease.cap}")
 
     def _look_at_leases(self) -> None:
-        """3, 8, 10: a lease is charged for at least what it paid for; its counters never run back; it has one holder."""
+        """3, 8, 10: a lease is charged for what it paid for; its counters never run back; it has one holder."""
         provider = self._world.provider
         now_ms = self._world.time.now_ms()
         for row in self._world.view.leases(self._looked_at_ms - 1_000):

@@ -1,4 +1,4 @@
-"""One seed decides everything: Trio's scheduler, random numbers, ids, and when work that production gives to threads runs.
+"""One seed decides everything: Trio's scheduler, random numbers, ids, and when work runs that is given to threads.
 
 Two names of Trio are private; they are what its own pytest plugin sets. A test runs one seed in two processes whose
 hashes differ and compares their traces to the byte.

@@ -83,7 +83,7 @@ class Host:
     async def live(self) -> None:
         """One life after the other."""
         while True:
-            while self.held_down:
+            while self.held_down:  # noqa: ASYNC110 - plain functions let it go
                 await trio.sleep(0.25)
             await self._one_life()
             await trio.sleep(self.dice.uniform(0.2, 4.0))
@@ -121,7 +121,7 @@ class Host:
             except* (sqlite3.OperationalError, DiskFullError, JournalDamagedError) as group:
                 how = "ended by its disk"
                 self._expect_disk_fault(group)
-            except* Exception as group:
+            except* Exception as group:  # noqa: BLE001 - whatever else ends an agent is a breach
                 how = "broken"
                 self._world.chronicle.breach("agents end only as told", "".join(traceback.format_exception(group)))
         self._end(how)
@@ -135,7 +135,7 @@ class Host:
             thread=Inline(self.disk, self._fsync_s),
             transport=SimNet(self._world.network, self.line),
         )
-        self._world.checkers.after_restart(self, agent.books)
+        self._world.checkers.after_restart(agent.books)
         self.door = Door(self.answered)
         self.agent = agent
         self.last_journal = agent.books.journal

@@ -193,16 +193,16 @@ def _grant_before_commit() -> list[Patch]:
         if count[0] % 25:
             return right(self, work)
 
-        class Undone(Exception):
+        class UndoneError(Exception):
             pass
 
         kept: list[Any] = []
 
         def and_undo(connection: Any) -> None:
             kept.append(work(connection))
-            raise Undone
+            raise UndoneError
 
-        with contextlib.suppress(Undone):
+        with contextlib.suppress(UndoneError):
             right(self, and_undo)
         return kept[-1]
 
@@ -376,16 +376,40 @@ def _cap_is_watermark() -> list[Patch]:
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation("use before debit", "R1", "calls go to the provider before they are held on a lease", _use_before_debit),
     Mutation("use before journal", "R2", "a lease is spent before its row is on disk", _use_before_journal),
-    Mutation("raise before commit", "R2", "watermarks rise when they are written, not when they are on disk", _raise_before_commit),
+    Mutation(
+        "raise before commit",
+        "R2",
+        "watermarks rise when they are written, not when they are on disk",
+        _raise_before_commit,
+    ),
     Mutation("spend up to the cap", "R2", "the journal's watermark is not looked at", _cap_is_watermark),
-    Mutation("orphans forgotten", "R2", "what a crash left unaccounted for is free after the restart", _orphans_forgotten),
-    Mutation("freed before durable", "R2", "what a journaled call frees is used before its end is on disk", _freed_before_durable),
+    Mutation(
+        "orphans forgotten", "R2", "what a crash left unaccounted for is free after the restart", _orphans_forgotten
+    ),
+    Mutation(
+        "freed before durable",
+        "R2",
+        "what a journaled call frees is used before its end is on disk",
+        _freed_before_durable,
+    ),
     Mutation("grant before commit", "R3", "an answer leaves although its transaction was undone", _grant_before_commit),
-    Mutation("shrink before acknowledged", "R4", "a recall lowers the cap before the holder has", _shrink_before_acknowledged),
-    Mutation("return before durable", "R4", "the holder says that it gave back what its disk still has", _return_before_durable),
+    Mutation(
+        "shrink before acknowledged", "R4", "a recall lowers the cap before the holder has", _shrink_before_acknowledged
+    ),
+    Mutation(
+        "return before durable",
+        "R4",
+        "the holder says that it gave back what its disk still has",
+        _return_before_durable,
+    ),
     Mutation("grow in place", "R5", "a lease is topped up instead of another one lent", _grow_in_place),
     Mutation("last write wins", "R6", "counters are replaced, not merged by maximum", _last_write_wins),
-    Mutation("forget before acknowledged", "R7", "a closed lease leaves the journal before its end was heard", _forget_before_acknowledged),
+    Mutation(
+        "forget before acknowledged",
+        "R7",
+        "a closed lease leaves the journal before its end was heard",
+        _forget_before_acknowledged,
+    ),
     Mutation("no journal identity", "R8", "an agent is known by name and a counter alone", _no_journal_identity),
     Mutation("a start closes all", "R9", "a start closes what it lists, too", _start_closes_all),
     Mutation("boot order ignored", "R9", "an old start closes what newer ones hold", _boot_order_ignored),
@@ -397,4 +421,4 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("one too many lent", "never more than is left", "the lender is off by one", _too_much_lent),
     Mutation("gaps accepted", "dense events", "events after a gap are taken in", _gaps_accepted),
     Mutation("marks not looked at", "events once", "a repeated batch is taken for new", _duplicates_counted),
-)  # fmt: skip
+)

@@ -83,7 +83,7 @@ class Replica:
                 database.dispose()
                 self.open = False
             await trio.sleep(self._dice.uniform(0.2, 3.0))
-            while self.held_down:
+            while self.held_down:  # noqa: ASYNC110 - plain functions let it go
                 await trio.sleep(0.5)
 
     def die(self) -> None:

@@ -1,4 +1,4 @@
-"""How large a world is and how often what strikes: drawn anew for every seed, so that each seed is a storm of its own."""
+"""How large a world is and how often what strikes: drawn anew for every seed, so that each is a storm of its own."""
 
 from __future__ import annotations
 
@@ -83,7 +83,15 @@ def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, c
     return rates
 
 
-SUITE_SEEDS = 6
+SUITE: tuple[tuple[str, ...], ...] = (
+    ("kill an agent at its disk", "disk slow", "fsync fails", "kill an agent"),
+    ("kill a replica at a statement", "kill a replica", "control plane down", "database away", "kill an agent"),
+    ("partition", "pause", "wall clock step", "machine reboot"),
+    ("plan change", "status change", "stop an agent", "revoke an agent", "kill an agent"),
+    ("new disk", "new machine", "kill an agent", "disk full"),
+    ("disk rolled back", "disk cloned", "kill an agent"),
+)
+"""What strikes together in the small worlds of the gate."""
 
 
 def suite(number: int) -> Rates:
@@ -93,6 +101,8 @@ def suite(number: int) -> Rates:
     rates.lost = rates.unanswered = rates.duplicated = 0.08
     rates.at_once, rates.delayed, rates.latency_s = 0.08, 0.06, 0.01
     rates.patience, rates.size = 0.1, 0.15
-    rates.every = {kind: rates.storm_s / 4 for kind in STRIKES[number % SUITE_SEEDS :: SUITE_SEEDS]}
-    rates.every.setdefault("kill an agent", 20.0)
+    kinds = SUITE[number % len(SUITE)]
+    rates.every = dict.fromkeys(kinds, rates.storm_s / 5)
+    if "kill an agent" in kinds:
+        rates.every["kill an agent"] = rates.storm_s / 2
     return rates

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests.simulation.mutations import MUTATIONS
-from tests.simulation.rates import SUITE_SEEDS, Rates, draw, suite
+from tests.simulation.rates import SUITE, Rates, draw, suite
 from tests.simulation.world import simulate
 
 REPORT = Path("var/simulation/report.json")
@@ -141,7 +141,7 @@ def run_mutations(options: argparse.Namespace) -> dict[str, Outcome | None]:
 
 def hunt(mutation: str) -> Outcome | None:
     """The first seed that catches it."""
-    for number in range(SUITE_SEEDS):
+    for number in range(len(SUITE)):
         outcome = one_of_the_suite(number, mutation)
         if outcome.breaches:
             return outcome

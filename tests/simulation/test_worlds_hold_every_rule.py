@@ -10,7 +10,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from tests.simulation.rates import SUITE_SEEDS
+from tests.simulation.rates import SUITE
 from tests.simulation.run import Outcome, one_of_the_suite
 
 STRUCK = {
@@ -34,10 +34,10 @@ STRUCK = {
 def storms() -> Iterator[dict[int, Future[Outcome]]]:
     """All worlds of the suite, on every core."""
     with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
-        yield {number: pool.submit(one_of_the_suite, number) for number in range(SUITE_SEEDS)}
+        yield {number: pool.submit(one_of_the_suite, number) for number in range(len(SUITE))}
 
 
-@pytest.mark.parametrize("number", range(SUITE_SEEDS))
+@pytest.mark.parametrize("number", range(len(SUITE)))
 def test_no_rule_breaks_whatever_strikes(storms: dict[int, Future[Outcome]], number: int) -> None:
     outcome = storms[number].result(timeout=600)
     assert not outcome.breaches, f"{outcome.breaches}\n" + "".join(outcome.tail)

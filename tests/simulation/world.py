@@ -44,7 +44,7 @@ from tests.simulation.standstill import OWNER
 LOOK_S = 2.0
 HEAL_S = 130.0
 """Two terms of a lease, and some: within it everything must have come right."""
-SHM = Path("/dev/shm")
+IN_MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 
 
 @dataclass
@@ -109,7 +109,7 @@ class World:
     def _provision(self, url: str, admin_token: str) -> None:
         database = Database(url)
         now_ms = self.time.now_ms()
-        with mock.patch.object(time, "time_ns", lambda: now_ms * 1_000_000):  # a migration dates what it writes
+        with mock.patch.object(time, "time_ns", return_value=now_ms * 1_000_000):  # a migration dates what it writes
             database.migrate()
         database.run(lambda connection: provision(connection, "JOIN", self.join_token, Role.JOIN, now_ms))
         database.run(lambda connection: provision(connection, "ADMIN", admin_token, Role.ADMIN, now_ms))
@@ -182,10 +182,10 @@ class World:
         for callers in self.callers:
             callers.asking = False
         with trio.move_on_after(300):
-            while any(callers.busy for callers in self.callers):
+            while any(callers.busy for callers in self.callers):  # noqa: ASYNC110 - plain functions end them
                 await trio.sleep(1)
         with trio.move_on_after(HEAL_S):
-            while any(verdicts.not_yet_right(self)):
+            while any(verdicts.not_yet_right(self)):  # noqa: ASYNC110 - a look from outside
                 await trio.sleep(5)
         for checker, text in verdicts.not_yet_right(self):
             self.chronicle.breach(checker, text)
@@ -193,7 +193,7 @@ class World:
             host.held_down = True
             host.stop()
         with trio.move_on_after(30):
-            while any(host.agent is not None for host in self.hosts):
+            while any(host.agent is not None for host in self.hosts):  # noqa: ASYNC110 - a look from outside
                 await trio.sleep(0.1)
         await trio.sleep(5)
         self.checkers.look()
@@ -271,8 +271,7 @@ def simulate(seed: int, rates: Rates, text: TextIO | None = None) -> Report:
     """One seed, from beginning to end. The report holds what was broken, if anything was."""
 
     async def main(clock: MockClock) -> Report:
-        world: World | None = None
-        with tempfile.TemporaryDirectory(prefix="allotment-sim-", dir=SHM if SHM.is_dir() else None) as folder:
+        with tempfile.TemporaryDirectory(prefix="allotment-sim-", dir=IN_MEMORY) as folder:
             async with trio.open_nursery() as nursery:
                 world = World(seed, rates, clock, Path(folder), nursery, text)
                 with mock.patch.object(agent.running, "open_journal", world.plug_in):
