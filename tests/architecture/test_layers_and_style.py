@@ -17,8 +17,8 @@ FILE_LINES_MAX = 300
 FUNCTION_LINES_MAX = 60
 BANNED_NAMES = {"utils", "helpers", "common", "manager", "base", "misc", "util", "helper"}
 TOP_LEVEL = {
-    ".ci", ".github", ".gitignore", "LICENSE", "Makefile", "README.md", "agent", "client", "control_plane", "examples",
-    "k8s", "protocol", "pyproject.toml", "tests",
+    ".ci", ".github", ".gitignore", "LICENSE", "Makefile", "README.md", "agent", "client", "control_plane", "docs",
+    "examples", "k8s", "protocol", "pyproject.toml", "tests",
 }  # fmt: skip
 
 

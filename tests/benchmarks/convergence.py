@@ -1,8 +1,8 @@
 """Measures how fast a change reaches every host: a real control plane, and a fleet of real agents over loopback.
 
 Usage: convergence.py [--agents 200] [--rounds 5] [--json FILE]. A customer is paused, resumed, downgraded to a plan
-that gives nothing and upgraded again; each time it is measured how long after the admin's request was *sent* the decisions
-of each agent changed. The agents hear of it by their hanging watch. Exits 0 only if all heard of every change.
+that gives nothing and upgraded again; each time it is measured how long after the admin's request was *sent* the
+decisions of each agent changed. They hear of it by their hanging watch. Exits 0 only if all heard of every change.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import processes
 import stand
+from processes import Running
 from provision import say
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -45,19 +46,22 @@ class Fleet:
         self.size = agents
         self.heard: Heard = {}
         self._lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._parts: list[Running] = []
         share = -(-agents // PARTS)
         for first in range(0, agents, share):
             count = min(share, agents - first)
             command = [sys.executable, str(Path(__file__).with_name("fleet.py")), str(work), plane.url]
             command += [str(first), str(count), CUSTOMER, FEATURE]
+            log = work / f"fleet-{first}.log"
             part = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=(work / f"fleet-{first}.log").open("wb"),
+                stderr=log.open("wb"),
                 env={**os.environ, "ALLOTMENT_JOIN_TOKEN": plane.join_token, "PYTHONPATH": str(Path.cwd())},
             )
             undo.callback(_end, part)
+            self._parts.append(Running(f"fleet-{first}", part, log))
             threading.Thread(target=self._read, args=(part,), daemon=True).start()
 
     def _read(self, part: subprocess.Popen[bytes]) -> None:
@@ -68,15 +72,18 @@ class Fleet:
     def wait_for(self, code: str, since_ns: int) -> list[float]:
         """Until every agent answers so: how many milliseconds after ``since_ns`` each began to.
 
-        Raises: TroubleError: not all do in time.
+        Raises: TroubleError: not all do in time, or a process of theirs has ended.
         """
         deadline = time.monotonic() + PATIENCE_S
         while len(agreeing := [at for said, at in self.heard.values() if said == code]) < self.size:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                raise processes.TroubleError(f"only {len(agreeing)} of {self.size} agents answer {code!r}")
+                raise self._parts[0].trouble(f"only {len(agreeing)} of {self.size} agents answer {code!r}")
+            for part in self._parts:
+                if not part.alive:
+                    raise part.trouble(f"ended with {part.process.returncode}")
             try:
-                said = self._lines.get(timeout=left_s)
+                said = self._lines.get(timeout=min(left_s, 1.0))
             except queue.Empty:
                 continue
             self.heard[said["agent"]] = (said["code"], said["at_ns"])
