@@ -31,19 +31,19 @@ class RateLender:
 
     def has_room(self, wish: Wish, crowd: Sequence[Demand]) -> bool:
         """Whether there is a share that the waiting call fits into, be it that it must wait for its bucket to fill."""
-        mine = self._held(wish).get(self._exchange.agent, NO_SHARE)
-        offer = self._offer(wish, crowd)
-        burst = mine.burst + (offer.share.burst if offer.share else 0)
-        return burst >= max(wish.want.need, 1)
+        return self._burst_with(wish, self._offer(wish, crowd)) >= max(wish.want.need, 1)
 
     def lend(self, wish: Wish, crowd: Sequence[Demand]) -> None:
-        """Lend what is there; ask others for what is lacking."""
+        """Lend what is there; ask others for what is lacking. A first call that does not fit into it gets nothing."""
         exchange = self._exchange
         offer = self._offer(wish, crowd)
+        fits = self._burst_with(wish, offer) >= wish.want.need
         account = exchange.books.accounts[wish.key]
         if wish.want.need and offer.lacking != NO_SHARE:
             self._recall(wish, crowd, account, offer)
-        if offer.share is None:
+        if wish.call and fits and offer.share is None and wish.want.need:
+            return  # it holds a share that the call fits into
+        if offer.share is None or (wish.call and not fits):
             too_large = wish.want.need > wish.limit.burst_max
             waits = wish.want.need and offer.lacking != NO_SHARE and not too_large
             if wish.want.need or not wish.quiet:
@@ -54,6 +54,11 @@ class RateLender:
         exchange.rows[row.lease] = row
         self._rows[wish.key].append(row)
         grant(exchange, wish, row)
+
+    def _burst_with(self, wish: Wish, offer: Offer) -> int:
+        """How much may be saved up with what is offered and what the agent holds already."""
+        mine = self._held(wish).get(self._exchange.agent, NO_SHARE)
+        return mine.burst + (offer.share.burst if offer.share else 0)
 
     def _offer(self, wish: Wish, crowd: Sequence[Demand]) -> Offer:
         # What batch calls leave of a rate, its holders see to: a share is not for one kind of calls alone.
