@@ -105,6 +105,20 @@ class Allowance:
         """A lease has gone home."""
         self.leases.remove(lease)
 
+    def need_of_all(self, need: int) -> int:
+        """What an ask that has not left yet asks for once another call waits for it: the least that helps anybody, so
+        that all of them rest if that is refused."""
+        return min(self.ask_need or need, need or self.ask_need)
+
+    def rests_for(self, need: int) -> bool:
+        """Whether a refusal a moment ago was for so little. That nothing is lent ahead of need says nothing of what is
+        needed."""
+        return need == 0 or 0 < self.ask_need <= need
+
+    def rest(self) -> None:
+        """An ask was passed over in silence: whatever is needed rests, if something was needed."""
+        self.ask_need = min(1, self.ask_need)
+
     def begin_window(self, now_ms: int) -> list[Lease]:
         """Take over the leases that were granted ahead and whose window has begun."""
         if self.ahead is None:

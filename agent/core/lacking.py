@@ -205,8 +205,8 @@ def rests(allowance: Allowance, need: int, now_ms: int, *, batch: bool) -> bool:
     """Whether an ask for as little was just refused.
 
     What was refused to a large call may still be there for a small one, and what was refused to one of low priority for
-    the others. And that nothing is lent ahead of need says nothing of what is needed.
+    the others.
     """
     if now_ms >= allowance.denied_until_ms or (allowance.denied_batch and not batch):
         return False
-    return need == 0 or 0 < allowance.ask_need <= need
+    return allowance.rests_for(need)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from agent.core.budget import Allowance
 from agent.core.leases import AllowanceKey, Lease
 from protocol.leases import Grant, LeaseReport, burst_left
+from protocol.units import QUANTITY_MAX
 
 
 class RateShare(Lease):
@@ -104,6 +105,18 @@ class RateAllowance(Allowance):
         self.burst_max = 0
         self.owed = 0
         self.queued = 0
+
+    def need_of_all(self, need: int) -> int:
+        """A share must be able to hold the largest call that waits."""
+        return max(self.ask_need, need)
+
+    def rests_for(self, need: int) -> bool:
+        """Who has its fair share asks again only for a larger call."""
+        return need <= self.ask_need
+
+    def rest(self) -> None:
+        """An ask was passed over in silence: no call is too large to rest."""
+        self.ask_need = QUANTITY_MAX
 
     def live(self, now_ms: int, *, drain: bool) -> list[Lease]:  # noqa: ARG002 - never
         """Shares whose term lasts, whatever the limit says of being offline: clocks rule rates."""

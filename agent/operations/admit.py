@@ -120,14 +120,11 @@ def require_known_meters(customer: Customer, meters: dict[str, int]) -> None:
 
 
 def seek_lease(books: Books, allowance: Allowance, need: int, now_ms: int, *, batch: bool = False) -> None:
-    """Ask for more of an allowance, unless an ask is under way or one for as little was just refused.
-
-    An ask that has not left yet asks for the least that helps anybody who waits: if that is refused, all of them rest.
-    """
+    """Ask for more of an allowance, unless an ask is under way or one for as little was just refused."""
     allowance.backlog += need
     if allowance.ask is not None:
         if not allowance.ask_sent:
-            allowance.ask_need = min(allowance.ask_need or need, need or allowance.ask_need)
+            allowance.ask_need = allowance.need_of_all(need)
             allowance.ask_batch = allowance.ask_batch and batch
     elif not rests(allowance, need, now_ms, batch=batch):
         allowance.ask = books.new_lease_id()

@@ -105,7 +105,7 @@ def _not_answered(books: Books, lease: str, now_ms: int) -> None:
     allowance = _answered(books, lease)
     if allowance is not None:
         allowance.denied_until_ms = max(allowance.denied_until_ms, now_ms + PASSED_OVER_MS)
-        allowance.ask_need = min(1, allowance.ask_need)  # whatever is needed rests, if something was needed
+        allowance.rest()
         allowance.denied_batch = False
 
 

@@ -177,6 +177,21 @@ def test_asks_of_every_purpose_are_one_each_in_a_dry_period(bench, bystander) ->
         assert len(needs) <= 3
 
 
+def test_share_of_a_rate_is_asked_for_by_the_largest_call_that_waits(bench, bystander) -> None:
+    bench.entitle(KINDS[2])
+    bench.lender.share = 0
+    bench.lender.retry_in_ms = 5_000
+    bench.books.customer("acme").entitle(bench.lender.entitlements["acme"], 0)
+    dispatch = Dispatch(bench.books, Clock(bench), lambda: None)
+    for number, amount in enumerate((5, 30, 10, 40, 20), 1):
+        dispatch(Reserve(id=number, reservation=f"w{number}", call=CALL, amounts={"output_tokens": amount}), bystander)
+    assert exchanges_until_quiet(bench) == 1
+    assert [ask.need for ask in bench.lender.asked] == [40]
+    dispatch(Reserve(id=9, reservation="w9", call=CALL, amounts={"output_tokens": 50}), bystander)
+    exchanges_until_quiet(bench)
+    assert [ask.need for ask in bench.lender.asked] == [40, 50], "once more for one that is larger"
+
+
 @pytest.mark.parametrize("limit", [KINDS[2], KINDS[3]], ids=["rate", "slots"])
 def test_limits_that_come_back_by_themselves_are_not_asked_about_all_the_time(bench, bystander, limit) -> None:
     bench.entitle(limit)
