@@ -39,7 +39,12 @@ async def _watch_once(books: Books, uplink: Uplink, syncer: Syncer, clock: Clock
     )
     async for attempt in retry:
         with attempt:
-            reply = await uplink.watch(cursor)
+            try:
+                reply = await uplink.watch(cursor)
+            except UplinkDownError:
+                books.report_all = True  # it may come back with an older state: be heard as soon as it answers
+                syncer.wake.set()
+                raise
             # The first watch only learns where "now" is; what changed before that is asked about once.
             take_note(books, reply, everything=cursor < 0)
             books.confirmed_at_ms = clock.monotonic_ms()
