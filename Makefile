@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint model bench kill-rounds convergence simulate clean
+.PHONY: help run test lint model bench kill-rounds convergence simulate compare clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,6 +40,9 @@ kill-rounds: $(READY) ## Kill an agent 100 times under load and compare what cal
 
 convergence: $(READY) ## Measure how fast plan changes reach 200 running agents (ARGS="--agents 50" for fewer).
 	$(BIN)/python tests/benchmarks/convergence.py $(ARGS)
+
+compare: $(READY) ## Set ways of sharing an allowance beside each other: a table and a plot (ARGS=--quick for a glance).
+	$(BIN)/python -m tests.comparison.run $(ARGS)
 
 clean: ## Remove the virtual environment and everything that was made.
 	rm -rf $(VENV) var tests/benchmarks/build
