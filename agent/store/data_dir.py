@@ -39,7 +39,8 @@ def claim(data_dir: Path) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     fresh = data_dir / f"{START_NAME}.new"
-    fresh.write_text(f"{os.getpid()}\n")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)  # empty, so that a full disk has room for it
     fresh.replace(data_dir / START_NAME)
     return lock
 
