@@ -228,6 +228,8 @@ class Chaos:
 
     async def _put_back(self) -> None:
         """The database is restored from a backup: everything since then is forgotten, grants that were answered too."""
+        if not all(host.agent is not None and host.agent._uplink.token for host in self._world.hosts):
+            return  # who enrols after the backup is a stranger after the restore, and must be replaced
         backup = self._world.back_up()
         await trio.sleep(self._a_while_s(30))
         for replica in self._world.replicas:
@@ -239,6 +241,7 @@ class Chaos:
             self._happened("database put back", "leases forgotten")
         for replica in self._world.replicas:
             replica.held_down = False
+        await trio.sleep(self._world.rates.storm_s)  # once is enough
 
     async def _database_away(self) -> None:
         for replica in self._world.replicas:
@@ -307,6 +310,7 @@ class Chaos:
             return
         if self._in_use(host):
             self._happened("agent revoked", "leases in use")
+        self._world.revoked.add(host.agent.books.agent)
         await self._world.admin.revoke(host.agent.books.agent)
         await trio.sleep(self._a_while_s(30))
         host.held_down = True  # somebody replaces it

@@ -145,6 +145,8 @@ class Checkers:
 
     def _look_at_allowances(self) -> None:
         """4, 5: what is posted and lent stays within the bound, but for what was debited after the fact."""
+        if self._world.put_back:
+            return  # what is shown again is taken in, whatever that does to the limit; nothing is lent meanwhile
         contracts, provider = self._world.contracts, self._world.provider
         given_back: dict[Key, int] | None = None
         for row in self._world.view.allowances():

@@ -7,6 +7,7 @@ the design notes on leases (2.3).
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,6 @@ import agent.operations.commit_group
 import agent.operations.extend
 import agent.operations.reserve
 import agent.running
-import control_plane.background.reclaim
 import control_plane.operations.register_start
 from agent.core import pending
 from agent.core.budget import Allowance
@@ -259,7 +259,8 @@ def _expiry_reclaims() -> list[Patch]:
         return len(found)
 
     sweeps = tuple(expire if sweep is reclaim_leases.expire_silent else sweep for sweep in reclaim_leases.SWEEPS)
-    return [(control_plane.background.reclaim, "SWEEPS", sweeps)]
+    sweeper = sys.modules["control_plane.background.reclaim"]  # the package has a function of this name
+    return [(sweeper, "SWEEPS", sweeps)]
 
 
 def _late_reports_ignored() -> list[Patch]:

@@ -86,10 +86,11 @@ def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, c
 SUITE: tuple[tuple[str, ...], ...] = (
     ("kill an agent at its disk", "disk slow", "fsync fails", "kill an agent"),
     ("kill a replica at a statement", "kill a replica", "control plane down", "database away", "kill an agent"),
-    ("partition", "pause", "wall clock step", "machine reboot"),
+    ("partition", "pause", "wall clock step", "machine reboot", "kill an agent"),
     ("plan change", "status change", "stop an agent", "revoke an agent", "kill an agent"),
     ("new disk", "new machine", "kill an agent", "disk full"),
     ("disk rolled back", "disk cloned", "kill an agent"),
+    (PUT_BACK, "kill an agent"),
 )
 """What strikes together in the small worlds of the gate."""
 
@@ -98,11 +99,14 @@ def suite(number: int) -> Rates:
     """A small world for the gate: together the worlds of the suite see every kind of fault, often."""
     rates = draw(1_000 + number, hosts=3, storm_s=30.0)
     rates.customers, rates.users, rates.asks, rates.every_s = 2, 2, 4, 0.15
-    rates.lost = rates.unanswered = rates.duplicated = 0.08
+    rates.lost = rates.unanswered = rates.duplicated = 0.1
     rates.at_once, rates.delayed, rates.latency_s = 0.08, 0.06, 0.01
-    rates.patience, rates.size = 0.1, 0.15
+    rates.patience, rates.size = 0.1, 0.04
     kinds = SUITE[number % len(SUITE)]
-    rates.every = dict.fromkeys(kinds, rates.storm_s / 5)
+    rates.every = dict.fromkeys(kinds, rates.storm_s / 6)
+    if PUT_BACK in kinds:  # what was lent before must be shown again, and then there is another round
+        rates.storm_s = 120.0
+        rates.every[PUT_BACK] = 10.0
     if "kill an agent" in kinds:
         rates.every["kill an agent"] = rates.storm_s / 2
     return rates

@@ -23,6 +23,7 @@ import agent.running
 from agent.store.journal import Journal, open_journal
 from control_plane.core.tokens import Role, compose
 from control_plane.operations.issue_token import provision
+from control_plane.operations.learn_again import say_restored
 from control_plane.store.database import Database
 from tests.simulation import verdicts
 from tests.simulation.admin import Admin
@@ -78,6 +79,8 @@ class World:
         self.tracing = True
         self.contracts = Contracts()
         self.provider = Provider(self.contracts, self.chronicle)
+        self.revoked: set[str] = set()
+        self.put_back = False
         self.lost: set[tuple[str, str]] = set()
         self._folder = folder
         self._database = folder / "control-plane.db"
@@ -175,10 +178,10 @@ class World:
             host.line.up_cut = host.line.down_cut = False
         for contract in self.contracts.of.values():
             await self.admin.set_status(contract, "active")
-        await trio.sleep(10)
+        await trio.sleep(5)
         for host in self.hosts:
             await self._replace_if_revoked(host)
-        await trio.sleep(10)
+        await trio.sleep(5)
         for callers in self.callers:
             callers.asking = False
         with trio.move_on_after(300):
@@ -200,7 +203,7 @@ class World:
 
     async def _replace_if_revoked(self, host: Host) -> None:
         """Somebody gives a revoked agent a new machine; copies of its disk are revoked with it."""
-        if host.agent is None or host.agent._syncer.state != "refused":
+        if host.agent is None or host.agent.books.agent not in self.revoked:
             return
         host.held_down = True
         host.kill()
@@ -247,6 +250,10 @@ class World:
         for suffix in ("-wal", "-shm"):
             self._database.with_name(self._database.name + suffix).unlink(missing_ok=True)
         shutil.copyfile(backup, self._database)
+        database, now_ms = Database(self.database_url), self.time.now_ms()
+        database.run(lambda connection: say_restored(connection, "operator", "the disk was lost", now_ms))
+        database.dispose()
+        self.put_back = True
         self.view.reopen()
         self.checkers.start_afresh()
         return len(before - self.view.lease_names())
