@@ -42,6 +42,11 @@ class BooksView:
         self._path = path
         self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
 
+    def alive_in(self, journal: str) -> set[str]:
+        """Leases of a journal that are not closed."""
+        query = "SELECT lease FROM leases WHERE journal = ? AND status != 'closed'"
+        return {row[0] for row in self._connection.execute(query, (journal,))}
+
     def lease_names(self) -> set[str]:
         """Every lease that is known."""
         return {row[0] for row in self._connection.execute("SELECT lease FROM leases")}

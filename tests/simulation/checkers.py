@@ -65,6 +65,13 @@ class Checkers:
             if used > lease.used:
                 text = f"{lease.id}: {used} used before the restart, the journal remembers {lease.used}"
                 self._breach("the journal runs ahead of use", text)
+        if self._world.put_back:
+            return
+        for name in sorted(self._world.view.alive_in(books.journal) - books.leases.keys()):
+            if provider.by_lease.get(name):
+                self._breach(
+                    "a lease stays in the journal until its end is heard", f"{name} was used, and is forgotten"
+                )
 
     def recorded(self, host: Host, told: Record) -> None:
         """Which leases a record takes room on, so that the truth per lease includes it once it is acknowledged."""
@@ -91,13 +98,13 @@ class Checkers:
 
     def look(self) -> None:
         """Everything that can be seen from outside, now."""
-        self._look_at_hosts()
+        self.look_at_hosts()
         self._look_at_leases()
         self._look_at_allowances()
         self._look_at_marks()
         self._look_at_parked()
 
-    def _look_at_hosts(self) -> None:
+    def look_at_hosts(self) -> None:
         """2: truly used <= watermark <= cap <= granted, at every holder."""
         provider = self._world.provider
         for host in self._world.hosts:

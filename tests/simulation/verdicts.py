@@ -26,7 +26,11 @@ def not_yet_right(world: World) -> Iterator[tuple[str, str]]:
     for callers in world.callers:
         if callers.busy:
             yield "every call comes to its end", f"{callers.host.name}: {callers.state()}"
-    journals = {host.agent.books.journal for host in world.hosts if host.agent is not None}
+    alive = [host.agent.books.journal for host in world.hosts if host.agent is not None]
+    journals = set(alive)
+    for journal in sorted(journals):
+        if alive.count(journal) > 1:
+            yield "one life for one journal", f"{alive.count(journal)} agents run on copies of {journal}"
     for row in world.view.leases(world.time.now_ms()):
         if row.journal in journals and row.status in ("limbo", "expired") and not _is_of_the_backup(world, row):
             yield "limbo of returned agents ends", f"{row}; {_holder_says(world, row)}"

@@ -161,7 +161,9 @@ class World:
 
     async def _look_again_and_again(self) -> None:
         while True:
-            await trio.sleep(LOOK_S)
+            for _ in range(4):
+                await trio.sleep(LOOK_S / 4)
+                self.checkers.look_at_hosts()
             self.checkers.look()
 
     async def _heal(self) -> None:
