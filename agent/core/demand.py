@@ -9,7 +9,7 @@ from agent.core.budget import DEMAND_HALF_LIFE_MS, DEMAND_STEP_MS, Allowance
 from agent.core.leases import Lease
 from protocol.units import QUANTITY_MAX
 
-IDLE_RETURN_MS = 45_000
+IDLE_RETURN_MS = 36_000
 """A lease from which nothing has been taken for so long goes back."""
 
 CENTRAL_RETURN_MS = 2_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PAUSE_MS_MIN = 250
-PAUSE_MS_MAX = 15_000
+PAUSE_MS_MAX = 20_000
 SILENCE_MS = 60_000
 """After so long without a word, news is said at once again."""
 

@@ -138,7 +138,7 @@ def test_what_returns_something_is_told_soon_and_the_rest_ever_more_seldom() -> 
         assert pace.due_at_ms(due_ms - 1) == due_ms
         pace.said(due_ms)
         now_ms = due_ms + 1_000
-    assert pauses == [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]
+    assert pauses == [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 20_000]
     assert pace.due_at_ms(now_ms + SILENCE_MS) == now_ms + SILENCE_MS + 250
 
 

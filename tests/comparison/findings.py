@@ -82,7 +82,7 @@ def _messages(results: Sequence[Row]) -> list[str]:
     parts += [
         "",
         (
-            "Ours fall with the rate of calls, not with their number: an agent says every 15 s what was used,"
+            "Ours fall with the rate of calls, not with their number: an agent says every 20 s what was used,"
             " and asks for"
             " its next lease every 20 to 30 s, so a host with a call a second needs fifty messages for a"
             " thousand, and one"
