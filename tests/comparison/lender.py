@@ -171,7 +171,7 @@ class Lender:
             self.central += slice_.central
             self.outstanding += slice_.amount
             self._count("central grants" if slice_.central else "grants")
-            lent_ahead = self.outstanding - self.used_on_leases
+            lent_ahead = self.outstanding - self.used_on_leases - slice_.amount
             if slice_.central and allocation.recalls_early(available, lent_ahead, slice_.amount):
                 self._recall(agent, want.need, available, now_ms, recalled)
             return Grant(
