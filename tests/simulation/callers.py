@@ -79,7 +79,8 @@ class Callers:
         while True:
             await trio.sleep(every_s)
             if self.host.serves:
-                self.burst()
+                with self._world.time.one_moment():
+                    self.burst()
 
     def burst(self) -> None:
         """Everything that is due, and new calls."""
