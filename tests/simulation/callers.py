@@ -79,8 +79,7 @@ class Callers:
         while True:
             await trio.sleep(every_s)
             if self.host.serves:
-                with self._world.time.one_moment():
-                    self.burst()
+                self.burst()
 
     def burst(self) -> None:
         """Everything that is due, and new calls."""
