@@ -85,8 +85,7 @@ def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, c
 
 SUITE: tuple[tuple[str, ...], ...] = (
     ("kill an agent at its disk", "disk slow", "fsync fails", "kill an agent"),
-    ("kill a replica at a statement", "kill an agent"),
-    ("kill a replica", "control plane down", "database away"),
+    ("kill a replica at a statement", "kill a replica", "control plane down", "database away", "kill an agent"),
     ("partition", "pause", "wall clock step", "machine reboot", "kill an agent"),
     ("plan change", "status change", "stop an agent", "revoke an agent", "kill an agent"),
     ("new disk", "new machine", "kill an agent", "disk full"),
@@ -105,8 +104,6 @@ def suite(number: int) -> Rates:
     rates.patience, rates.size = 0.1, 0.04
     kinds = SUITE[number % len(SUITE)]
     rates.every = dict.fromkeys(kinds, rates.storm_s / 6)
-    if "kill a replica at a statement" in kinds:
-        rates.every["kill a replica at a statement"] = 3.0
     if PUT_BACK in kinds:  # what was lent before must be shown again, and then there is another round
         rates.storm_s = 120.0
         rates.every[PUT_BACK] = 10.0
