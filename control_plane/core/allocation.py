@@ -25,6 +25,10 @@ PREFETCH_CALLS = 8
 SLIVERS_A_CALL = 8
 """Rests smaller than this part of what a call needs are not asked back: their messages cost more than they bring."""
 
+RETRY_MS_MIN = 500
+RETRY_MS_MAX = 2_000
+"""Bounds of when a call that waits for what may come back asks again."""
+
 ANNOUNCED_PARTS = 64
 """What comes back is announced to everybody only where it is at least this part of what is taken: else it is found by
 those who ask again, and a large fleet is not woken for every call that ends."""
@@ -116,6 +120,16 @@ def recalls_early(available: int, lent_ahead: int, need: int) -> bool:
     """Whether to begin asking back before anybody is refused: calls are lent one by one, and more lies unused with
     holders than is left here."""
     return lent_ahead > available + need
+
+
+def retry_in_ms(need: int, lent_ahead: int, agents: int) -> int:
+    """When one whose call found no room should ask again: the later, the more of them there are for what may come back.
+
+    Args:
+        lent_ahead: what lies unused with holders, as last heard.
+    """
+    crowding = agents * need // max(lent_ahead, 1)
+    return min(max(RETRY_MS_MIN, RETRY_MS_MIN * crowding), RETRY_MS_MAX)
 
 
 def worth_announcing(freed: int, taken: int) -> bool:

@@ -125,10 +125,14 @@ class Lender:
 
     def _recall_early(self, wish: Wish, account: Account, available: int) -> None:
         """Calls are lent one by one here, while more lies unused elsewhere: ask for it before anybody is refused."""
-        used = self._exchange.used.get(wish.key, leases.NOTHING_USED)
-        lent_ahead = account.outstanding - used.settled - used.in_flight - used.unreported - wish.want.need
+        lent_ahead = self._lent_ahead(wish, account) - wish.want.need
         if wish.kind is Kind.QUOTA and allocation.recalls_early(available, lent_ahead, wish.want.need):
             recall_leases(self._exchange.books, account, self._exchange.agent, wish.want.need, available)
+
+    def _lent_ahead(self, wish: Wish, account: Account) -> int:
+        """What lies unused with holders, as last heard."""
+        used = self._exchange.used.get(wish.key, leases.NOTHING_USED)
+        return account.outstanding - used.settled - used.in_flight - used.unreported
 
     def _slice(self, wish: Wish, available: int) -> allocation.Slice | None:
         if not wish.finishing:
@@ -169,5 +173,10 @@ class Lender:
         if wish.kind is Kind.QUOTA and not may_come:
             deny(exchange, wish, exhausted=False, retry_in_ms=DRY_MS)
             return
-        all_held = wish.ceiling - used.unreported - used.in_flight < need
-        deny(exchange, wish, exhausted=False, retry_in_ms=SLOTS_SOON_MS if all_held else SOON_MS)
+        retry_in_ms = SOON_MS
+        if wish.kind is Kind.QUOTA:
+            crowd = self._crowds[wish.place]
+            retry_in_ms = allocation.retry_in_ms(need, self._lent_ahead(wish, account), len(crowd))
+        elif wish.ceiling - used.unreported - used.in_flight < need:
+            retry_in_ms = SLOTS_SOON_MS
+        deny(exchange, wish, exhausted=False, retry_in_ms=retry_in_ms)

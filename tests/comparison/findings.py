@@ -70,7 +70,7 @@ def _use(results: Sequence[Row]) -> list[str]:
 
 
 def _messages(results: Sequence[Row]) -> list[str]:
-    parts = ["", "### Messages for 1,000 decisions, until the allowance is used up"]
+    parts = ["", "### Messages for 1,000 decisions, until 99 % of the allowance is taken"]
     rows = [row for row in select(results, skew=1.1, round_trip_ms=50) if row["calls"] > 1]
     busy = select(results, minutes=10, round_trip_ms=50)
     for title, some in (("The allowance lasts an hour:", rows), ("Busy: ten minutes:", busy)):

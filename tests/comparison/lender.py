@@ -15,7 +15,7 @@ from control_plane.core.lease_life import Heard, Life, Status
 from control_plane.core.recalls import Rest, keep_after_recall
 from control_plane.operations.exchange import LEASE_TTL_MS
 from control_plane.operations.find_wishes import DRY_MS
-from control_plane.operations.grant_leases import LATELY_MS, NOTHING_AHEAD_MS, SOON_MS
+from control_plane.operations.grant_leases import LATELY_MS, NOTHING_AHEAD_MS
 from control_plane.operations.keep_books import SOMEBODY_WAITS_MS
 from control_plane.operations.recall_leases import ANSWERED_MS, DEBOUNCE_MS
 from control_plane.operations.reclaim_leases import CLOCK_MARGIN_MS
@@ -171,7 +171,7 @@ class Lender:
             self.central += slice_.central
             self.outstanding += slice_.amount
             self._count("central grants" if slice_.central else "grants")
-            lent_ahead = self.outstanding - self.used_on_leases
+            lent_ahead = self.outstanding - self.used_on_leases - slice_.amount
             if slice_.central and allocation.recalls_early(available, lent_ahead, slice_.amount):
                 self._recall(agent, want.need, available, now_ms, recalled)
             return Grant(
@@ -190,7 +190,8 @@ class Lender:
             self._count("slivers")
             return self._denial(lease, counter, now_ms, exhausted=False, retry_in_ms=DRY_MS)
         self._count("lent elsewhere")
-        return self._denial(lease, counter, now_ms, exhausted=False, retry_in_ms=SOON_MS)
+        retry_in_ms = allocation.retry_in_ms(want.need, self.outstanding - self.used_on_leases, len(self.wishes.since))
+        return self._denial(lease, counter, now_ms, exhausted=False, retry_in_ms=retry_in_ms)
 
     def _recall(self, agent: str, need: int, available: int, now_ms: int, recalled: dict[str, None]) -> bool:
         """As the product's round of recalls: whether it makes sense to wait for what comes back."""

@@ -32,6 +32,8 @@ POLICIES: dict[str, Callable[[Clock, int, int, int], Policy]] = {
     "worst-case": CentralWorstCase,
     "check-then-add": CheckThenAdd,
 }
+NEARLY = 0.99
+"""Messages are counted up to here, and over the whole run: the last hundredth and what is refused then is dear."""
 LOST_SHARE = 10
 """One host in so many is lost for good, in the cells about lost hosts."""
 
@@ -67,8 +69,8 @@ class Result:
 
     Attributes:
         u1: truly used at the first false refusal, 1 if there was none. uf: truly used at the end.
-        messages: requests that crossed the network, for 1,000 decisions, until the allowance was used up;
-            messages_beyond: of the whole run, with everything that is refused after that.
+        messages: requests that crossed the network, for 1,000 decisions, until all but the last
+            hundredth was taken; messages_beyond: of the whole run, with everything that is refused in the end.
         reclaim_ms: until others could use what a host held that stopped in good order. limbo: what nobody may use
             although nobody used it, because its host is lost.
     """
@@ -121,7 +123,7 @@ def run_once(cell: Cell, seed: int) -> Result:
     at_end: list[tuple[int, int]] = []
 
     def until() -> bool:
-        if truth.right and not at_end:
+        if not at_end and truth.promised >= NEARLY * allowance:
             at_end.append((policy.messages, truth.decisions))
         if cell.lossy:
             befall(cell, seed, accidents, callers)

@@ -22,7 +22,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("uf", "used in the end", share),
     ("overspend", "overspend", share),
     ("messages", "messages / 1,000 decisions", lambda value: f"{value:,.0f}"),
-    ("messages_beyond", "with refusals beyond", lambda value: f"{value:,.0f}"),
+    ("messages_beyond", "whole run", lambda value: f"{value:,.0f}"),
     ("wait_ms_p50", "wait p50 ms", lambda value: f"{value:,.0f}"),
     ("wait_ms_p99", "p99 ms", lambda value: f"{value:,.0f}"),
 )

@@ -20,7 +20,7 @@ class Truth:
         allowance: tokens. promised: what all calls let through so far use, once they have ended.
         streaming: calls in flight. billed: what ended calls have used.
         first_false: U1, once there was a false refusal.
-        right: whether anything was refused rightly by now. cut: streams that were ended early.
+        cut: streams that were ended early.
     """
 
     allowance: int
@@ -31,7 +31,6 @@ class Truth:
     refused: int = 0
     false: int = 0
     cut: int = 0
-    right: bool = False
     first_false: float | None = None
     waits_ms: list[int] = field(default_factory=list)
 
@@ -72,7 +71,6 @@ class Truth:
 
     def _judge(self, would_be: int, now_ms: int) -> None:
         if would_be > self.allowance:
-            self.right = True
             return
         self.false += 1
         if self.first_false is None:

@@ -12,6 +12,7 @@ from control_plane.core.allocation import (
     beyond_limit,
     keep_shares,
     recalls_early,
+    retry_in_ms,
     slice_of,
     wanted_back,
     worth_announcing,
@@ -150,3 +151,7 @@ def test_slivers_are_not_asked_back_and_what_a_large_fleet_returns_bit_by_bit_is
 def test_leases_are_asked_back_early_where_more_lies_with_holders_than_is_left() -> None:
     assert recalls_early(100, 111, 10)
     assert not recalls_early(100, 110, 10)
+
+
+def test_the_more_are_short_of_little_the_later_they_ask_again() -> None:
+    assert [retry_in_ms(10, lent, 20) for lent in (1_000, 200, 100, 66, 0)] == [500, 500, 1_000, 1_500, 2_000]
