@@ -79,7 +79,8 @@ class Callers:
         while True:
             await trio.sleep(every_s)
             if self.host.serves:
-                self.burst()
+                with self._world.time.one_moment():
+                    self.burst()
 
     def burst(self) -> None:
         """Everything that is due, and new calls."""
@@ -184,7 +185,7 @@ class Callers:
         if isinstance(request, Extend):
             call.held = call.really = request.amounts[TOKENS]
             call.says = [call.really]
-        call.admit(self._world.provider, held, self.host.name)
+        call.admit(self._world.provider, held)
         self._world.checkers.at_admission(self.host, held)
         if call.course is Course.STREAM:
             call.really = call.held

@@ -44,25 +44,19 @@ class InFlight:
         self.attempts = 0
         self.admitted: dict[str, int] = {}
 
-    def admit(self, provider: Provider, reservation: Reservation, host: str) -> None:
+    def admit(self, provider: Provider, reservation: Reservation) -> None:
         """The call goes to the provider: what it uses is the truth from now on, paid by the leases that hold it."""
-        expected = reservation.amounts
         really = {TOKENS: self.really, "requests": 0 if self.course is Course.RELEASE else 1}
         taken: dict[str, int] = {}
         for line in reservation.lines:
-            left, held = really[line.meter], 0
+            left = really[line.meter]
             for lease, hold in line.holds:
-                held += hold
                 part = min(left, hold)
                 left -= part
                 if part:
                     taken[lease.id] = taken.get(lease.id, 0) + part
                     if lease.id not in provider.lease_key:
                         provider.lease_key[lease.id] = (*lease.key, lease.window_start_ms)
-            if held != expected[line.meter]:
-                provider.chronicle.breach(
-                    "all or none", f"{self.id} on {host}: {held} of {expected[line.meter]} {line.meter} held"
-                )
         before = self.admitted
         for lease_id, amount in taken.items():
             more = amount - before.get(lease_id, 0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -16,7 +16,9 @@ from tests.simulation.rates import PUT_BACK, STRIKES
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+T = TypeVar("T")
 Strike = Callable[[], Awaitable[None]]
+KILLS = (Blow.BEFORE_STATEMENT, Blow.AFTER_COMMIT, Blow.AFTER_STATEMENT, Blow.BEFORE_COMMIT)
 TERM_S = 60.0
 
 
@@ -50,6 +52,7 @@ class Chaos:
             "disk cloned": self._clone,
             PUT_BACK: self._put_back,
         }
+        self._turns: dict[str, int] = {}
         assert set(self._strikes) == {*STRIKES, PUT_BACK}
 
     async def storm(self) -> None:
@@ -66,7 +69,15 @@ class Chaos:
             await self._strikes[kind]()
 
     def _host(self) -> Host:
-        return self._dice.choice(self._world.hosts)
+        """A victim; mostly one that has something to lose."""
+        busy = [host for host in self._world.hosts if self._in_use(host)]
+        return self._dice.choice(busy if busy and self._dice.random() < 0.8 else self._world.hosts)
+
+    def _in_turn(self, kind: str, variants: Sequence[T]) -> T:
+        """Every variant of a fault gets its turn, from one that is drawn on."""
+        turn = self._turns.setdefault(kind, self._dice.randrange(len(variants)))
+        self._turns[kind] += 1
+        return variants[turn % len(variants)]
 
     def _a_while_s(self, most_s: float, least_s: float = 0.5) -> float:
         """For how long something lasts: no longer than most of the storm."""
@@ -82,12 +93,13 @@ class Chaos:
             host.kill()
 
     async def _kill_at_disk(self) -> None:
-        blow = self._dice.choice([Blow.BEFORE_STATEMENT, Blow.AFTER_STATEMENT, Blow.BEFORE_COMMIT, Blow.AFTER_COMMIT])
+        blow = self._in_turn("at disk", KILLS)
         slow = [host for host in self._world.hosts if host.disk.slow_s]  # there a commit is under way for long
-        self._dice.choice(slow or self._world.hosts).disk.fuse = Fuse(blow, self._dice.randint(1, 12))
+        host = self._dice.choice(slow) if slow else self._host()
+        host.disk.fuse = Fuse(blow, self._dice.randint(1, 12 if "statement" in blow else 3))
 
     async def _fail_fsync(self) -> None:
-        blow = self._dice.choice([Blow.IO_ERROR, Blow.IO_ERROR_WRITTEN])
+        blow = self._in_turn("fsync", (Blow.IO_ERROR, Blow.IO_ERROR_WRITTEN))
         self._host().disk.fuse = Fuse(blow, self._dice.randint(1, 4))
 
     async def _fill_disk(self) -> None:
@@ -99,8 +111,6 @@ class Chaos:
     async def _slow_disk(self) -> None:
         host = self._host()
         host.disk.slow_s = self._dice.uniform(0.1, 3)
-        if host.agent is not None and host.agent.books.pending.events:
-            self._happened("slow fsync", "events wait")
         await trio.sleep(self._a_while_s(20))
         host.disk.slow_s = 0.0
 
@@ -120,12 +130,11 @@ class Chaos:
         host = self._host()
         if host.agent is None or host.standing:
             return
-        held = len(host.agent.books.leases)
+        if host.agent.books.leases:
+            self._happened("graceful stop", "leases held")
         host.stop()
         with trio.move_on_after(20):
             await host.until_down()
-        if held:
-            self._happened("graceful stop", "leases held")
 
     async def _new_disk(self) -> None:
         host = self._host()
@@ -206,7 +215,7 @@ class Chaos:
         self._dice.choice(self._world.replicas).die()
 
     async def _kill_at_statement(self) -> None:
-        blow = self._dice.choice([Blow.BEFORE_STATEMENT, Blow.AFTER_STATEMENT, Blow.BEFORE_COMMIT, Blow.AFTER_COMMIT])
+        blow = self._in_turn("at a statement", KILLS)
         only, occasions = self._dice.choice(
             [("sync", 60), ("sync", 60), ("sync", 60), ("enroll", 6), ("admin", 9), ("", 60)]
         )
@@ -253,7 +262,7 @@ class Chaos:
 
     async def _partition(self) -> None:
         cut = self._dice.sample(self._world.hosts, self._dice.randint(1, len(self._world.hosts)))
-        way = self._dice.choice(["up", "down", "both"])
+        way = self._in_turn("way", ("up", "down", "both"))
         for host in cut:
             host.line.up_cut = way in ("up", "both")
             host.line.down_cut = way in ("down", "both")
@@ -270,19 +279,20 @@ class Chaos:
         host = self._host()
         if host.agent is None:
             return
-        held = self._in_use(host)
+        if self._in_use(host):
+            self._happened("pause", "leases in use")
         host.suspend()
         for_s = self._dice.choice([self._a_while_s(5), self._a_while_s(90), self._a_while_s(300)])
         await trio.sleep(for_s)
         if not host.standing:
             return
         host.go_on()
-        if held:
-            self._happened("pause" if for_s < TERM_S else "pause beyond the term of a lease", "leases in use")
+        if for_s > TERM_S:
+            self._happened("pause", "beyond the term of a lease")
 
     async def _step_clock(self) -> None:
         host = self._host()
-        step = self._dice.choice([-86_400_000, -3_600_000, -5_000, 5_000, 3_600_000, 3 * 86_400_000])
+        step = self._in_turn("step", (-86_400_000, 5_000, -3_600_000, 3 * 86_400_000, -5_000, 3_600_000))
         host.clock.wall_offset_ms = step
         if self._in_use(host):
             self._happened("wall clock " + ("back" if step < 0 else "forward"), "leases in use")
@@ -295,7 +305,7 @@ class Chaos:
 
     async def _change_status(self) -> None:
         contract = self._world.contracts.of[self._dice.choice(sorted(self._world.contracts.of))]
-        status = self._dice.choice(["paused", "cancelled", "archived"])
+        status = self._in_turn("status", ("paused", "cancelled", "archived"))
         await self._world.admin.set_status(contract, status)
         await trio.sleep(self._a_while_s(30))
         await self._world.admin.set_status(contract, "active")

@@ -42,7 +42,8 @@ class Checkers:
     # At once, as it happens.
 
     def at_admission(self, host: Host, held: Reservation) -> None:
-        """22: every limit on the path of an admitted call holds for it, as far as the agent's plan says."""
+        """22: every limit on the path of an admitted call holds all of it, as far as the agent's plan says now (a limit
+        that has left the plan since the call began holds what was reserved under it, and no more)."""
         agent = host.agent
         assert agent is not None
         entitlement = agent.books.customers[held.call.customer].entitlement
@@ -54,6 +55,11 @@ class Checkers:
         )
         if len(held.lines) < expected:
             self._breach("all or none", f"{held.id}: {len(held.lines)} limits hold for it, not {expected}")
+        counters = {limit.counter for limit in entitlement.limits}
+        for line in held.lines:
+            holds, wanted = sum(hold for _, hold in line.holds), held.amounts[line.meter]
+            if line.allowance[1] in counters and holds != wanted:
+                self._breach("all or none", f"{held.id} on {host.name}: {holds} of {wanted} {line.meter} held")
 
     def after_restart(self, books: Books) -> None:
         """12: what was used before a crash is covered by what the journal remembers."""

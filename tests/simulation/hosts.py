@@ -74,6 +74,7 @@ class Host:
         self._ended = trio.Event()
         self.disk.struck = self._struck
         self.disk.met_full = self._met_full
+        self.disk.met_slow = self._met_slow
 
     @property
     def serves(self) -> bool:
@@ -170,6 +171,12 @@ class Host:
             self._world.chronicle.numbers["fsyncs failed"] += 1
         for what in hit:
             self._world.chronicle.happened(f"{'' if failed else 'agent killed '}{blow.value}", what)
+
+    def _met_slow(self) -> None:
+        if self.agent is not None and self.agent.books.waiting_for_disk:
+            self._world.chronicle.happened("slow fsync", "calls wait")
+        elif self.agent is not None and self.agent.books.pending.events:
+            self._world.chronicle.happened("slow fsync", "events wait")
 
     def _met_full(self) -> None:
         waiting = self.agent is not None and bool(self.agent.books.pending.events)

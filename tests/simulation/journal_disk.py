@@ -42,6 +42,7 @@ class Disk:
         self.slow_s = 0.0
         self.struck: Callable[[Blow], None] = lambda _: None
         self.met_full: Callable[[], None] = lambda: None
+        self.met_slow: Callable[[], None] = lambda: None
         self.gone = False
         self._open: list[sqlite3.Connection] = []
 
@@ -179,6 +180,8 @@ class Inline:
         return result
 
     async def _wait(self) -> None:
+        if self._disk.slow_s:
+            self._disk.met_slow()
         await trio.sleep(self._latency_s() + self._disk.slow_s / 2)
         if self._disk.gone:
             await trio.sleep_forever()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 
 from trio.testing import MockClock
 
@@ -15,10 +17,20 @@ class Time:
     def __init__(self, clock: MockClock, begin_ms: int) -> None:
         self._clock = clock
         self._begin_ms = begin_ms
+        self._held_ms = 0
 
     def now_ms(self) -> int:
         """Now."""
-        return self._begin_ms + round(self._clock.current_time() * 1_000)
+        return self._held_ms or self._begin_ms + round(self._clock.current_time() * 1_000)
+
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """No time passes inside, and it need not be looked up again and again."""
+        self._held_ms = self.now_ms()
+        try:
+            yield
+        finally:
+            self._held_ms = 0
 
 
 class ServerClock:

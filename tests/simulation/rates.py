@@ -63,11 +63,11 @@ def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, c
         hosts=hosts or dice.randint(2, 6),
         customers=dice.randint(1, 4),
         users=dice.randint(1, 5),
-        storm_s=storm_s or dice.choice([45.0, 90.0, 150.0]),
-        asks=dice.randint(40, 120) if crowded else dice.randint(1, 12),
+        storm_s=storm_s or dice.choice([60.0, 120.0] if crowded else [45.0, 90.0, 150.0]),
+        asks=dice.randint(300, 1_000) if crowded else dice.randint(1, 12),
         every_s=dice.uniform(0.05, 0.3),
-        size=dice.choice([0.02, 0.05, 0.1, 0.3, 1.0]),
-        patience=dice.choice([0.0, 0.02, 0.1, 0.5]) * (0.2 if crowded else 1.0),
+        size=dice.choice([0.003, 0.006, 0.012] if crowded else [0.02, 0.05, 0.1, 0.3, 1.0]),
+        patience=dice.choice([0.0, 0.02, 0.1, 0.5]) * (0.005 if crowded else 1.0),
         latency_s=dice.choice([0.002, 0.01, 0.05, 0.2]),
         lost=rate(0.2),
         unanswered=rate(0.2),
@@ -85,7 +85,8 @@ def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, c
 
 SUITE: tuple[tuple[str, ...], ...] = (
     ("kill an agent at its disk", "disk slow", "fsync fails", "kill an agent"),
-    ("kill a replica at a statement", "kill a replica", "control plane down", "database away", "kill an agent"),
+    ("kill a replica at a statement", "kill an agent"),
+    ("kill a replica", "control plane down", "database away"),
     ("partition", "pause", "wall clock step", "machine reboot", "kill an agent"),
     ("plan change", "status change", "stop an agent", "revoke an agent", "kill an agent"),
     ("new disk", "new machine", "kill an agent", "disk full"),
@@ -104,6 +105,8 @@ def suite(number: int) -> Rates:
     rates.patience, rates.size = 0.1, 0.04
     kinds = SUITE[number % len(SUITE)]
     rates.every = dict.fromkeys(kinds, rates.storm_s / 6)
+    if "kill a replica at a statement" in kinds:
+        rates.every["kill a replica at a statement"] = 3.0
     if PUT_BACK in kinds:  # what was lent before must be shown again, and then there is another round
         rates.storm_s = 120.0
         rates.every[PUT_BACK] = 10.0
