@@ -16,7 +16,9 @@ CENTRAL_RETURN_MS = 2_000
 """A lease that was lent for one call goes back at its settle, or so long after nobody used it."""
 
 GROWTH_MAX = 2
-"""How many times the last lease a burst may ask for; it would last a minute."""
+FIRST_GROWTH_MAX = 4
+"""How many times the last lease a burst may ask for to last a minute; the second, as long as the demand is not known. As
+leases last half a minute, those of a host that has just become busy double."""
 
 BURST_MS = 5_000
 """For how long a burst is expected to last."""
@@ -39,12 +41,13 @@ def asked_demand(allowance: Allowance, now_ms: int) -> int:
     """The demand a minute that an ask states: what is reserved on the average.
 
     Where more than one call waits, or the present second has seen more, so much more as serves them and ``BURST_MS``
-    of that, but at most twice the last lease: a burst makes leases grow step by step, and they shrink at once.
+    of that, bounded by the last lease: a burst makes leases grow step by step, and they shrink at once.
     """
     elapsed_ms = max(now_ms - allowance.since_ms, 1)
     lately = allowance.reserved_since * BURST_MS // max(elapsed_ms, DEMAND_STEP_MS // 4)
     burst = max(lately if elapsed_ms < 2 * DEMAND_STEP_MS else 0, 2 * (allowance.backlog - allowance.ask_need))
-    return min(QUANTITY_MAX, max(_average(allowance, elapsed_ms), min(burst, GROWTH_MAX * allowance.granted_last)))
+    growth_max = GROWTH_MAX if allowance.demand_per_min else FIRST_GROWTH_MAX
+    return min(QUANTITY_MAX, max(_average(allowance, elapsed_ms), min(burst, growth_max * allowance.granted_last)))
 
 
 def _average(allowance: Allowance, elapsed_ms: int) -> int:

@@ -76,7 +76,7 @@ def hear(life: Life, heard: Heard) -> tuple[Life, Movement]:
     settled = max(life.settled, heard.settled)
     unreported = max(0, heard.settled + heard.unreported - settled)
     if life.status is Status.CLOSED:
-        return _late(life, settled, unreported if heard.closed and not heard.stale else 0)
+        return _late(life, settled, unreported if heard.closed and not heard.stale else None)
     if heard.stale:
         return replace(life, settled=settled), STILL
     if heard.closed:
@@ -89,10 +89,17 @@ def hear(life: Life, heard: Heard) -> tuple[Life, Movement]:
     return news, Movement(returned=life.cap - cap, cause="returned") if cap < life.cap else STILL
 
 
-def _late(life: Life, settled: int, unreported: int) -> tuple[Life, Movement]:
-    """News of a closed lease: what was used beyond what was posted is posted too, whatever that does to the limit."""
-    more = max(0, min(settled + unreported, max(life.granted, settled)) - life.cap)
-    life = replace(life, settled=settled, cap=life.cap + more)
+def _late(life: Life, settled: int, unreported: int | None) -> tuple[Life, Movement]:
+    """News of a closed lease: what was used beyond what was posted is posted too, whatever that does to the limit. What
+    was charged as perhaps used, and is settled now, is no longer unreported.
+
+    Args:
+        unreported: ``None`` when the news say nothing of that.
+    """
+    more = max(0, min(settled + (unreported or 0), max(life.granted, settled)) - life.cap)
+    cap = life.cap + more
+    unreported = min(life.unreported if unreported is None else unreported, max(0, cap - settled))
+    life = replace(life, settled=settled, unreported=unreported, cap=cap)
     return life, Movement(posted=more, cause="late") if more else STILL
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from tests.simulation.contracts import changed
-from tests.simulation.faults import Blow, Fuse
+from tests.simulation.faults import Blow, Fuse, kindled
 from tests.simulation.hosts import Host
 from tests.simulation.rates import PUT_BACK, STRIKES
 
@@ -96,11 +96,13 @@ class Chaos:
         blow = self._in_turn("at disk", KILLS)
         slow = [host for host in self._world.hosts if host.disk.slow_s]  # there a commit is under way for long
         host = self._dice.choice(slow) if slow else self._host()
-        host.disk.fuse = Fuse(blow, self._dice.randint(1, 12 if "statement" in blow else 3))
+        fresh = Fuse(blow, self._dice.randint(1, 12 if "statement" in blow else 3))
+        host.disk.fuse = kindled(host.disk.fuse, fresh)
 
     async def _fail_fsync(self) -> None:
         blow = self._in_turn("fsync", (Blow.IO_ERROR, Blow.IO_ERROR_WRITTEN))
-        self._host().disk.fuse = Fuse(blow, self._dice.randint(1, 4))
+        disk = self._host().disk
+        disk.fuse = kindled(disk.fuse, Fuse(blow, self._dice.randint(1, 4)))
 
     async def _fill_disk(self) -> None:
         host = self._host()
@@ -222,7 +224,7 @@ class Chaos:
         if blow in (Blow.BEFORE_COMMIT, Blow.AFTER_COMMIT):
             occasions = 1 + occasions // 12
         for replica in self._world.replicas:
-            replica.fuse = Fuse(blow, self._dice.randint(1, occasions), only)
+            replica.fuse = kindled(replica.fuse, Fuse(blow, self._dice.randint(1, occasions), only))
 
     async def _control_plane_down(self) -> None:
         for replica in self._world.replicas:

@@ -38,6 +38,11 @@ class Fuse:
         return self.occasions <= 0
 
 
+def kindled(pending: Fuse | None, fresh: Fuse) -> Fuse:
+    """The fuse to lay. One that is still burning strikes at the next occasion instead: no kind of blow is passed over."""
+    return fresh if pending is None else Fuse(pending.blow, 1)
+
+
 def disk_error(code: int, text: str) -> sqlite3.OperationalError:
     """As SQLite would raise it."""
     error = sqlite3.OperationalError(text)

@@ -100,13 +100,14 @@ def suite(number: int) -> Rates:
     """A small world for the gate: together the worlds of the suite see every kind of fault, often."""
     rates = draw(1_000 + number, hosts=3, storm_s=30.0)
     rates.customers, rates.users, rates.asks, rates.every_s = 2, 2, 4, 0.15
-    rates.lost = rates.unanswered = rates.duplicated = 0.1
+    rates.lost = rates.unanswered = 0.1
+    rates.duplicated = 0.15
     rates.at_once, rates.delayed, rates.latency_s = 0.08, 0.06, 0.01
     rates.patience, rates.size = 0.1, 0.04
     kinds = SUITE[number % len(SUITE)]
     rates.every = dict.fromkeys(kinds, rates.storm_s / 6)
     if "kill a replica at a statement" in kinds:
-        rates.every["kill a replica at a statement"] = 3.0
+        rates.every["kill a replica at a statement"] = 2.0
     if PUT_BACK in kinds:  # what was lent before must be shown again, and then there is another round
         rates.storm_s = 120.0
         rates.every[PUT_BACK] = 10.0

@@ -59,26 +59,60 @@ STRUCK = {
 """Every fault must have struck something in some world of the suite; these must have hit what is named, too."""
 
 
+ROUNDS_MAX = 4
+
+
+class Storms:
+    """Worlds of the suite, on every core; each is run once."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+        self._running: dict[int, Future[Outcome]] = {}
+
+    def begin(self, number: int) -> None:
+        """Run it, if it does not run yet."""
+        if number not in self._running:
+            self._running[number] = self._pool.submit(one_of_the_suite, number)
+
+    def of(self, number: int) -> Outcome:
+        """What one came to."""
+        self.begin(number)
+        return self._running[number].result(timeout=600)
+
+
 @pytest.fixture(scope="module")
-def storms() -> Iterator[dict[int, Future[Outcome]]]:
-    """All worlds of the suite, on every core."""
+def storms() -> Iterator[Storms]:
     with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
-        yield {number: pool.submit(one_of_the_suite, number) for number in range(len(SUITE))}
+        storms = Storms(pool)
+        for number in range(len(SUITE)):
+            storms.begin(number)
+        yield storms
+
+
+def breaks_nothing(outcome: Outcome) -> None:
+    assert not outcome.breaches, f"seed {outcome.seed}: {outcome.breaches}\n" + "".join(outcome.tail)
+    assert outcome.decisions["ok"] > 20
 
 
 @pytest.mark.parametrize("number", range(len(SUITE)))
-def test_no_rule_breaks_whatever_strikes(storms: dict[int, Future[Outcome]], number: int) -> None:
-    outcome = storms[number].result(timeout=600)
-    assert not outcome.breaches, f"{outcome.breaches}\n" + "".join(outcome.tail)
-    assert sum(outcome.decisions.values()) > 1_000
-    assert outcome.decisions["ok"] > 100
+def test_no_rule_breaks_whatever_strikes(storms: Storms, number: int) -> None:
+    breaks_nothing(storms.of(number))
 
 
-def test_every_fault_struck_with_effect(storms: dict[int, Future[Outcome]]) -> None:
+def test_every_fault_struck_with_effect(storms: Storms) -> None:
+    """In the worlds above, or in as many more rounds of them as it takes."""
     struck: dict[str, set[str]] = defaultdict(set)
-    for storm in storms.values():
-        for pair in storm.result(timeout=600).faults:
+    for number in range(ROUNDS_MAX * len(SUITE)):
+        outcome = storms.of(number)
+        breaks_nothing(outcome)
+        for pair in outcome.faults:
             fault, _, hit = pair.partition(" | ")
             struck[fault].add(hit)
-    assert not STRUCK.keys() - struck.keys()
-    assert not {fault: hit - struck[fault] for fault, hit in STRUCK.items() if hit - struck[fault]}
+        if number + 1 >= len(SUITE) and not unstruck(struck):
+            return
+    raise AssertionError(unstruck(struck))
+
+
+def unstruck(struck: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Faults that have not struck, or not what they must."""
+    return {fault: hit - struck[fault] for fault, hit in STRUCK.items() if fault not in struck or hit - struck[fault]}

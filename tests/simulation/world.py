@@ -205,6 +205,9 @@ class World:
 
     async def _replace_if_revoked(self, host: Host) -> None:
         """Somebody gives a revoked agent a new machine; copies of its disk are revoked with it."""
+        with trio.move_on_after(10):
+            while host.agent is None:  # noqa: ASYNC110 - between two lives
+                await trio.sleep(0.1)
         if host.agent is None or host.agent.books.agent not in self.revoked:
             return
         host.held_down = True

@@ -33,3 +33,16 @@ def test_what_is_unreported_beyond_what_was_settled_is_still_charged() -> None:
     life, _ = hear(LENT, Heard(cap=2, settled=1, in_flight=0, unreported=0, closed=False))
     life, movement = hear(life, Heard(cap=2, settled=1, in_flight=0, unreported=1, closed=True))
     assert (life.cap, movement.posted) == (2, 2)
+
+
+CRASHED = Heard(cap=9, settled=4, in_flight=0, unreported=5, closed=True)
+ONE_SETTLED_LATE = Heard(cap=9, settled=6, in_flight=0, unreported=3, closed=True)
+ALL_SETTLED_LATE = Heard(cap=9, settled=9, in_flight=0, unreported=0, closed=True)
+
+
+@pytest.mark.parametrize("order", list(permutations([CRASHED, ONE_SETTLED_LATE, ALL_SETTLED_LATE])))
+def test_what_was_charged_as_perhaps_used_and_is_settled_late_is_no_longer_unreported(order: tuple[Heard, ...]) -> None:
+    life = Life(granted=9, cap=9, settled=0, in_flight=0, unreported=0, status=Status.OPEN, keep=0)
+    for heard in order:
+        life, _ = hear(life, heard)
+        assert life.settled + life.unreported == life.cap == 9
