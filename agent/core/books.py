@@ -12,7 +12,7 @@ from agent.core.leases import AllowanceKey, Lease
 from agent.core.pending import Group, Pending
 from agent.core.rates import RateAllowance
 from agent.core.reservations import EndedBook, ReservationBook
-from protocol.entitlements import Entitlement, Feature, Scope
+from protocol.entitlements import Entitlement, Feature, Priority, Scope
 from protocol.local_messages import Call, Reserve
 from protocol.uplink_messages import FirstCall
 
@@ -52,7 +52,9 @@ class Customer:
     Attributes:
         entitlement: ``None`` until the control plane (or the journal) has said one.
         unknown_until_ms: the control plane said that there is no such customer; believed until then.
-        first_call: the call that waits for the first lease, as it will be asked; ``None`` when none does.
+        first_call: the call that waits for the first lease, as it will be asked; ``None`` when none does. After a
+            change of the plan, one that was refused before.
+        turned_away: the last call that was refused: call, amounts without derived ones, priority, and when.
         scopes, scope_tags: of whom this version of the entitlement keeps counters, beside the customer itself.
         paths: limits on the path by the shape of a call, for this version of the entitlement.
         derived: meters that rates make of others; callers never report them.
@@ -66,6 +68,7 @@ class Customer:
     ends_at_ms: int | None = None
     unknown_until_ms: int = 0
     first_call: FirstCall | None = None
+    turned_away: tuple[Call, dict[str, int], Priority, int] | None = None
     parked: list[Parked] = field(default_factory=list)
     scopes: tuple[Scope, ...] = ()
     scope_tags: tuple[str, ...] = ()

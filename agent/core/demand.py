@@ -17,8 +17,8 @@ CENTRAL_RETURN_MS = 2_000
 
 GROWTH_MAX = 2
 FIRST_GROWTH_MAX = 4
-"""How many times the last lease a burst may ask for to last a minute; the second, as long as the demand is not known. As
-leases last half a minute, those of a host that has just become busy double."""
+"""How many times the last lease a burst may ask for, to last a minute; the second, as long as the demand is not known.
+As leases last half a minute, those of a host that has just become busy double."""
 
 BURST_MS = 5_000
 """For how long a burst is expected to last."""

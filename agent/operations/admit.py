@@ -66,10 +66,9 @@ def admit(
         return answers.undecided(entitlement, call.feature, books.refusing, None, RETRY_MS, staleness_ms)
     if entitlement is None:
         return _first_sight(books, customer, call, meters, priority, now_ms, until_ms)
-    code = feature_refusal(entitlement.status, customer.features.get(call.feature))
-    if code is None and customer.ends_at_ms is not None:
-        code = _ended(books, customer, now_ms)
-    if code is not None:
+    asked = (call, meters, priority, now_ms)
+    if (code := _not_entitled(books, customer, entitlement, call.feature, now_ms)) is not None:
+        customer.turned_away = asked
         return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
     require_known_meters(customer, meters)
     if totals is None and entitlement.rates:
@@ -91,16 +90,18 @@ def admit(
         if (hoped := outcome.hoped) is None:
             return _out_of_time(books, entitlement, outcome, call.feature, now_ms)
         outcome = hoped
+    customer.turned_away = customer.turned_away if going_on else asked
     said = totals or meters
     return answers.refused(entitlement, path, outcome, said, call.feature, now_ms, staleness_ms, going_on=going_on)
 
 
-def _ended(books: Books, customer: Customer, now_ms: int) -> Code | None:
-    """Whether a subscription that ends by itself has; there may be a newer one."""
-    if customer.ends_at_ms is None or customer.ends_at_ms > now_ms:
-        return None
-    books.look_again.add(customer.name)
-    return Code.NO_ACTIVE_SUBSCRIPTION
+def _not_entitled(books: Books, customer: Customer, entitlement: Entitlement, feature: str, now_ms: int) -> Code | None:
+    """Why the feature may not be used at all. A subscription that ends by itself may be followed by a newer one."""
+    code = feature_refusal(entitlement.status, customer.features.get(feature))
+    if code is None and customer.ends_at_ms is not None and customer.ends_at_ms <= now_ms:
+        books.look_again.add(customer.name)
+        return Code.NO_ACTIVE_SUBSCRIPTION
+    return code
 
 
 def _may_wait(books: Books, wait: Wait, now_ms: int, until_ms: int) -> bool:

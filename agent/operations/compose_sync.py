@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from agent.core.books import Books
+from agent.core.books import Books, Customer
 from agent.core.budget import Allowance, Purpose
 from agent.core.demand import asked_demand, renewal_due
 from protocol.entitlements import Priority
 from protocol.events import EventBatch
 from protocol.leases import LeaseReport
-from protocol.uplink_messages import ASKS_MAX, LEASES_MAX, Ask, CustomerSync, SyncRequest
+from protocol.uplink_messages import ASKS_MAX, LEASES_MAX, Ask, CustomerSync, FirstCall, SyncRequest
 
 CUSTOMERS_A_SYNC_MAX = 500
 """Together with events, asks and leases at their largest, still within ``SYNC_BYTES_MAX``."""
+LATELY_MS = 60_000
+"""For how long a call that was refused is thought to be tried again."""
 
 
 def compose_sync(
@@ -30,7 +32,10 @@ def compose_sync(
         asks.setdefault(allowance.customer, []).append(_ask(lease, allowance, now_ms))
         allowance.backlog, allowance.ask_sent = 0, True
     named = dict.fromkeys([*asks, *sorted(books.look_again), *(books.customers if snapshot else ())])
-    customers = [_customer(books, name, asks.get(name, [])) for name in list(named)[:CUSTOMERS_A_SYNC_MAX]]
+    customers = [
+        _customer(books, name, asks.get(name, []), now_ms, stopping=stopping)
+        for name in list(named)[:CUSTOMERS_A_SYNC_MAX]
+    ]
     return SyncRequest(
         books.journal,
         books.boot,
@@ -58,11 +63,24 @@ def _ask(lease: str, allowance: Allowance, now_ms: int) -> Ask:
     )
 
 
-def _customer(books: Books, name: str, asks: list[Ask]) -> CustomerSync:
+def _customer(books: Books, name: str, asks: list[Ask], now_ms: int, *, stopping: bool) -> CustomerSync:
     customer = books.customer(name)
     version = customer.entitlement.version if customer.entitlement else 0
-    first = (customer.first_call,) if customer.first_call and customer.entitlement is None else ()
-    return CustomerSync(name, version, first, tuple(asks))
+    if customer.entitlement is not None and name in books.look_again and not asks and not stopping:
+        _ask_at_once(books, customer, now_ms)
+    return CustomerSync(name, version, (customer.first_call,) if customer.first_call else (), tuple(asks))
+
+
+def _ask_at_once(books: Books, customer: Customer, now_ms: int) -> None:
+    """Its plan may have changed. For a call that was refused a moment ago ask right away, in the same exchange: else an
+    upgrade would be in force here only one exchange later."""
+    if customer.first_call is None and customer.turned_away is not None:
+        call, meters, priority, at_ms = customer.turned_away
+        customer.turned_away = None
+        if now_ms - at_ms < LATELY_MS:
+            customer.first_call = FirstCall(
+                books.new_lease_id(), call.feature, call.subject, meters, call.tags, priority
+            )
 
 
 def _fair_share(books: Books) -> list[str]:

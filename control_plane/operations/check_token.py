@@ -11,6 +11,7 @@ from control_plane.store import tokens
 from control_plane.store.database import Connection
 
 LAST_USED_COARSE_MS = 60_000
+"""A use is worth noting when it is so much later than the last one that was."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,13 @@ class Actor:
     expires_at_ms: int | None
 
 
-def identify(connection: Connection, presented: Presented, now_ms: int) -> tuple[Actor, bool]:
-    """Who shows this token, and whether its last use should be noted (:func:`note_uses`) because it is long ago.
+def identify(connection: Connection, presented: Presented, now_ms: int) -> tuple[Actor, int]:
+    """Who shows this token, and its last use that was noted (:func:`note_uses`), 0 for none.
 
     Raises: Unauthenticated: nobody; the answer does not say why.
     """
     kept = _kept(connection, presented, now_ms)
-    stale = kept.last_used_at_ms is None or now_ms - kept.last_used_at_ms >= LAST_USED_COARSE_MS
-    return Actor(kept.token, Role(kept.role), kept.agent, kept.expires_at_ms), stale
+    return Actor(kept.token, Role(kept.role), kept.agent, kept.expires_at_ms), kept.last_used_at_ms or 0
 
 
 def note_uses(connection: Connection, used: Mapping[str, int]) -> None:

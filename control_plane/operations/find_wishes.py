@@ -86,9 +86,11 @@ def find_wishes(exchange: Exchange) -> list[Wish]:
 
 
 def _first_call(exchange: Exchange, named: CustomerSync, call: FirstCall) -> Iterator[Wish]:
-    """Every limit on the call's path, those on what the call is turned into included."""
+    """Every limit on the path of a call that the plan allows, those on what the call is turned into included."""
     entitlement = exchange.entitlements[named.customer]
-    if entitlement.status is not CustomerStatus.ACTIVE:
+    if entitlement.status is not CustomerStatus.ACTIVE or call.feature not in {
+        feature.key for feature in entitlement.features
+    }:
         return
     amounts = {**call.amounts, **derive(entitlement.rates, call.feature, call.amounts)}
     on_path = {limit.key for limit in limits_on_path(entitlement.limits, call.feature, amounts)}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Select, insert, select, update
 
 from control_plane.store.tables import tokens
+from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 
 class TokenRow(NamedTuple):
@@ -33,6 +36,23 @@ def find(connection: Connection, token: str) -> TokenRow | None:
     """One token."""
     row = connection.execute(select(tokens).where(tokens.c.token == token)).one_or_none()
     return TokenRow(*row) if row else None
+
+
+def not_revoked(connection: Connection, names: Iterable[str]) -> set[str]:
+    """Which of these tokens were not revoked."""
+    ordered = sorted(names)
+    found: set[str] = set()
+    for start in range(0, len(ordered), CHUNK):
+        rows = as_rows([(name,) for name in ordered[start : start + CHUNK]])
+        found |= set(connection.execute(_not_revoked(connection.dialect.name), rows).scalars())
+    return found
+
+
+@cache
+def _not_revoked(dialect: str) -> Select[Any]:
+    table = wanted(dialect, (tokens.c.token,))
+    joined = table.join(tokens, tokens.c.token == table.c.token)
+    return select(tokens.c.token).select_from(joined).where(tokens.c.revoked_at_ms.is_(None))
 
 
 def after(connection: Connection, token: str, count: int) -> list[TokenRow]:

@@ -18,6 +18,7 @@ from agent.core.demand import (
 from agent.core.leases import Lease
 from agent.core.pace import SILENCE_MS, Pace
 from agent.operations.adopt_sync import forget_lease
+from agent.operations.compose_sync import LATELY_MS
 from agent.operations.give_back import give_back
 from agent.operations.reserve import reserve
 from agent.operations.settle import settle
@@ -218,11 +219,21 @@ def test_plan_that_allows_more_is_asked_for_more_at_once_whatever_was_denied_bef
     bench.entitle(TOKENS, version=3)
     bench.books.look_again.add("acme")
     bench.sync()
-    assert ask(bench, 15) is None
-    assert bench.books.asking, "without waiting until the denial has aged"
-    bench.sync()
     bench.commit()
-    assert ask(bench, 15).has_access
+    assert ask(bench, 15).has_access, "what was refused was asked for in the exchange that told of the new plan"
+
+
+def test_what_was_refused_long_ago_is_not_asked_for_when_the_plan_changes(bench) -> None:
+    bench.lender.slice = 10
+    bench.entitle(Limit("tokens-a-day", "output_tokens", 10, WindowKind.DAY))
+    bench.books.look_again.add("acme")
+    bench.sync()
+    assert ask(bench, 15).code == "requested_usage_exceeds_limit"
+    bench.now_ms += LATELY_MS
+    bench.entitle(TOKENS, version=3)
+    bench.books.look_again.add("acme")
+    bench.sync()
+    assert not bench.books.leases
 
 
 def test_what_was_used_on_a_lease_that_went_home_still_counts_in_what_remains(bench) -> None:

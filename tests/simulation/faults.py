@@ -39,7 +39,7 @@ class Fuse:
 
 
 def kindled(pending: Fuse | None, fresh: Fuse) -> Fuse:
-    """The fuse to lay. One that is still burning strikes at the next occasion instead: no kind of blow is passed over."""
+    """The fuse to lay. One that still burns strikes at the next occasion instead: no kind of blow is passed over."""
     return fresh if pending is None else Fuse(pending.blow, 1)
 
 

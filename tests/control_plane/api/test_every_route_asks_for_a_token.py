@@ -5,9 +5,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
+import anyio
+import pytest
 from litestar import Litestar
 from litestar.routes import HTTPRoute
 from litestar.testing import TestClient
+
+from control_plane.core.tokens import parse
+from control_plane.operations.refusals import Unauthenticated
+from control_plane.store import tokens as token_rows
 
 OPEN = {"/healthz", "/readyz"}
 TOKEN_IN_BODY = {"/v1/agents/enroll"}
@@ -133,3 +139,26 @@ def test_uses_of_tokens_are_written_down_now_and_then_not_by_the_request(app: Li
     assert last_used() is None
     app.state.doorkeeper.write_down()
     assert last_used() is not None
+
+
+def test_those_who_keep_coming_are_checked_all_at_once_and_not_by_their_requests(
+    app: Litestar, admin, support, clock, database, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    doorkeeper = app.state.doorkeeper
+    token = support.token.split("_")[2]
+    presented = parse(support.token)
+    assert presented is not None
+    assert anyio.run(doorkeeper.identify, presented).token == token
+    asked: list[str] = []
+    ask = doorkeeper._ask_database
+    monkeypatch.setattr(doorkeeper, "_ask_database", lambda *said: (asked.append(said[0].token), ask(*said))[1])
+    for _ in range(3):
+        clock.advance(4_000)
+        doorkeeper.check_again()
+        assert anyio.run(doorkeeper.identify, presented).token == token
+    assert asked == []
+    database.run(lambda connection: token_rows.revoke(connection, token, clock.now_ms()))  # by another replica
+    doorkeeper.check_again()
+    with pytest.raises(Unauthenticated):
+        anyio.run(doorkeeper.identify, presented)
+    assert asked == [token]
