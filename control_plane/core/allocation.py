@@ -50,13 +50,11 @@ class Crowd:
     Attributes:
         agents: how many, at least 1.
         demand_per_min: of all together.
-        typical: the largest of what one call takes, over all; for showing.
         central: whether slices are at present lent call by call.
     """
 
     agents: int
     demand_per_min: int
-    typical: int
     central: bool = False
 
 

@@ -16,7 +16,7 @@ from control_plane.operations.learn_again import RETRY_MS
 from control_plane.operations.recall_leases import recall_leases
 from control_plane.operations.share_rates import RateLender
 from control_plane.store import agents, demands, leases
-from control_plane.store.demands import Demand, Place
+from control_plane.store.demands import NOBODY, Demand, Place
 
 LATELY_MS = 60_000
 SOON_MS = 500
@@ -31,7 +31,8 @@ class Lender:
     def __init__(self, exchange: Exchange, wishes: list[Wish]) -> None:
         self._exchange = exchange
         self._wishes = wishes
-        self._crowds: dict[Place, list[Demand]] = {}
+        self._crowds: dict[Place, tuple[int, int]] = {}
+        self._sharers: dict[Place, list[Demand]] = {}
         self._strange: set[tuple[str, str]] = set()
         self._rates = RateLender(exchange)
 
@@ -59,7 +60,7 @@ class Lender:
         if wish.lease in self._exchange.rows:
             return True
         if wish.kind is Kind.RATE:
-            return self._rates.has_room(wish, self._crowds[wish.place])
+            return self._rates.has_room(wish, self._sharers[wish.place])
         return self._exchange.books.accounts[wish.key].available(wish.ceiling) >= wish.want.need
 
     def _answer(self, wish: Wish) -> None:
@@ -76,7 +77,7 @@ class Lender:
             if not wish.quiet:
                 deny(exchange, wish, exhausted=False, retry_in_ms=RETRY_MS)
         elif wish.kind is Kind.RATE:
-            self._rates.lend(wish, self._crowds[wish.place])
+            self._rates.lend(wish, self._sharers[wish.place])
         else:
             self._first_time(wish)
 
@@ -87,21 +88,23 @@ class Lender:
             before = mine.get(wish.place, Demand(exchange.agent, 0, 0))
             demand_per_min = max(before.demand_per_min, wish.want.demand_per_min)
             mine[wish.place] = Demand(exchange.agent, demand_per_min, max(before.typical, wish.want.typical))
-        lately = demands.lately(exchange.connection, mine, exchange.now_ms - LATELY_MS)
+        since_ms = exchange.now_ms - LATELY_MS
+        shared = {wish.place for wish in self._wishes if wish.kind is Kind.RATE}
+        lately = demands.lately(exchange.connection, shared, since_ms)
+        others = demands.of_others(exchange.connection, mine.keys() - shared, exchange.agent, since_ms)
         for place, demand in mine.items():
-            others = [other for other in lately.get(place, ()) if other.agent != exchange.agent]
-            self._crowds[place] = [*others, demand]
+            if place in shared:
+                rivals = [other for other in lately.get(place, ()) if other.agent != exchange.agent]
+                self._sharers[place] = [*rivals, demand]
+            else:
+                crowd = others.get(place, NOBODY)
+                self._crowds[place] = (crowd.agents + 1, crowd.demand_per_min + demand.demand_per_min)
         demands.note(exchange.connection, mine, exchange.now_ms)
 
     def _crowd(self, wish: Wish) -> Crowd:
-        crowd = self._crowds[wish.place]
+        agents, demand_per_min = self._crowds[wish.place]
         used = self._exchange.used.get(wish.key, leases.NOTHING_USED)
-        return Crowd(
-            len(crowd),
-            sum(demand.demand_per_min for demand in crowd),
-            max(demand.typical for demand in crowd),
-            used.central,
-        )
+        return Crowd(agents, demand_per_min, used.central)
 
     def _first_time(self, wish: Wish) -> None:
         exchange = self._exchange
@@ -175,8 +178,8 @@ class Lender:
             return
         retry_in_ms = SOON_MS
         if wish.kind is Kind.QUOTA:
-            crowd = self._crowds[wish.place]
-            retry_in_ms = allocation.retry_in_ms(need, self._lent_ahead(wish, account), len(crowd))
+            crowd = self._crowd(wish)
+            retry_in_ms = allocation.retry_in_ms(need, self._lent_ahead(wish, account), crowd.agents)
         elif wish.ceiling - used.unreported - used.in_flight < need:
             retry_in_ms = SLOTS_SOON_MS
         deny(exchange, wish, exhausted=False, retry_in_ms=retry_in_ms)

@@ -28,6 +28,26 @@ class Incarnation(NamedTuple):
     serial: int = 0
 
 
+# Built once: every sync needs them, and building a statement costs more than running it.
+_LOCK = (
+    select(agents.c.last_seen_at_ms, agents.c.revoked_at_ms, agents.c.generation)
+    .where(agents.c.agent == bindparam("agent"))
+    .with_for_update()
+)
+_STARTS = select(incarnations).where(
+    incarnations.c.agent == bindparam("agent"), incarnations.c.journal == bindparam("journal")
+)
+_NOTE_SERIAL = (
+    update(incarnations)
+    .where(
+        incarnations.c.agent == bindparam("of_agent"),
+        incarnations.c.journal == bindparam("of_journal"),
+        incarnations.c.boot == bindparam("of_boot"),
+    )
+    .values(serial=bindparam("to"))
+)
+
+
 def add(connection: Connection, agent: str, name: str, now_ms: int) -> None:
     """Enrol."""
     connection.execute(insert(agents).values(agent=agent, name=name, enrolled_at_ms=now_ms))
@@ -43,8 +63,7 @@ def lock(connection: Connection, agent: str, now_ms: int, coarse_ms: int) -> int
         The newest generation in which it has said all that it holds, 0 for none; ``None`` if it does not exist or is
         revoked.
     """
-    query = select(agents.c.last_seen_at_ms, agents.c.revoked_at_ms, agents.c.generation)
-    row = connection.execute(query.where(agents.c.agent == agent).with_for_update()).one_or_none()
+    row = connection.execute(_LOCK, {"agent": agent}).one_or_none()
     if row is None or row.revoked_at_ms is not None:
         return None
     if row.last_seen_at_ms is None or now_ms - row.last_seen_at_ms >= coarse_ms:
@@ -86,8 +105,8 @@ def _hold(dialect: str) -> Select[Any]:
 
 def starts(connection: Connection, agent: str, journal: str) -> dict[int, Incarnation]:
     """Every known start of an agent on a journal, by boot."""
-    same = (incarnations.c.agent == agent) & (incarnations.c.journal == journal)
-    return {row.boot: Incarnation(*row) for row in connection.execute(select(incarnations).where(same))}
+    rows = connection.execute(_STARTS, {"agent": agent, "journal": journal})
+    return {row.boot: Incarnation(*row) for row in rows}
 
 
 def is_journal_of_another(connection: Connection, agent: str, journal: str) -> bool:
@@ -115,7 +134,8 @@ def touch_start(connection: Connection, row: Incarnation, now_ms: int) -> None:
 
 def note_serial(connection: Connection, row: Incarnation, serial: int) -> None:
     """A sync with this number has asked for something."""
-    connection.execute(update(incarnations).where(_is(row)).values(serial=serial))
+    whose = {"of_agent": row.agent, "of_journal": row.journal, "of_boot": row.boot}
+    connection.execute(_NOTE_SERIAL, {**whose, "to": serial})
 
 
 def raise_high_water(connection: Connection, agent: str, journal: str, marks: Mapping[int, int]) -> None:

@@ -64,9 +64,12 @@ def rename_feature(connection: Connection, feature: str, name: str) -> None:
     connection.execute(update(features).where(features.c.feature == feature).values(name=name))
 
 
+_METERS = select(meters.c.meter).order_by(meters.c.meter)
+
+
 def meter_names(connection: Connection) -> list[str]:
     """Every declared meter."""
-    return list(connection.execute(select(meters.c.meter).order_by(meters.c.meter)).scalars())
+    return list(connection.execute(_METERS).scalars())
 
 
 def find_meter(connection: Connection, meter: str) -> MeterRow | None:

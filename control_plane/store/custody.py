@@ -47,11 +47,13 @@ NOBODYS = Generation(0, "", 0, MADE, None, "", 0, 0, 0, 0, 600_000)
 """Of a database that was never told to be anything: nothing is sealed there, and nothing was restored."""
 
 
+_NEWEST_KEY = select(seal_keys.c.secret).order_by(seal_keys.c.seal_key.desc()).limit(1).scalar_subquery()
+_PRESENT = select(*generations.c, _NEWEST_KEY).order_by(generations.c.generation.desc()).limit(1)
+
+
 def present(connection: Connection) -> Custody:
     """As of now, in one statement."""
-    key = select(seal_keys.c.secret).order_by(seal_keys.c.seal_key.desc()).limit(1).scalar_subquery()
-    query = select(*generations.c, key).order_by(generations.c.generation.desc()).limit(1)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_PRESENT).one_or_none()
     if row is None:
         return Custody(NOBODYS, None)
     return Custody(Generation(*row[:-1]), None if row[-1] is None else bytes(row[-1]))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Insert, Select, and_, bindparam, delete, select
+from sqlalchemy import Connection, Insert, Select, and_, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from control_plane.store.tables import demands
@@ -29,6 +29,16 @@ class Demand(NamedTuple):
     agent: str
     demand_per_min: int
     typical: int
+
+
+class Others(NamedTuple):
+    """What others together lately asked of an allowance."""
+
+    agents: int
+    demand_per_min: int
+
+
+NOBODY = Others(0, 0)
 
 
 def note(connection: Connection, rows: Mapping[Place, Demand], now_ms: int) -> None:
@@ -57,6 +67,32 @@ def _lately(dialect: str) -> Select[Any]:
         select(*_PLACE, demands.c.agent, demands.c.demand_per_min, demands.c.typical)
         .select_from(table.join(demands, and_(*(col == table.c[col.name] for col in _PLACE))))
         .where(demands.c.seen_at_ms >= bindparam("since_ms"))
+    )
+
+
+def of_others(connection: Connection, places: Iterable[Place], agent: str, since_ms: int) -> dict[Place, Others]:
+    """What all but this agent have asked of these allowances since then; allowances of which nobody has are left out.
+
+    Summed in the database: with a thousand agents on one allowance, reading their rows would cost more than all else.
+    """
+    ordered = sorted(set(places))
+    query = _of_others(connection.dialect.name)
+    found: dict[Place, Others] = {}
+    for start in range(0, len(ordered), CHUNK):
+        rows = as_rows(ordered[start : start + CHUNK])
+        for row in connection.execute(query, {**rows, "since_ms": since_ms, "agent": agent}):
+            found[Place(*row[:3])] = Others(row[3], int(row[4]))
+    return found
+
+
+@cache
+def _of_others(dialect: str) -> Select[Any]:
+    table = wanted(dialect, _PLACE)
+    return (
+        select(*_PLACE, func.count(), func.sum(demands.c.demand_per_min))
+        .select_from(table.join(demands, and_(*(col == table.c[col.name] for col in _PLACE))))
+        .where(demands.c.seen_at_ms >= bindparam("since_ms"), demands.c.agent != bindparam("agent"))
+        .group_by(*_PLACE)
     )
 
 

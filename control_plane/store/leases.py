@@ -74,6 +74,11 @@ class Used(NamedTuple):
 NOTHING_USED = Used(0, 0, 0, 0, 0, central=False)
 
 
+_OF_JOURNAL = select(leases).where(
+    leases.c.agent == bindparam("agent"), leases.c.journal == bindparam("journal"), leases.c.status.in_(ALIVE)
+)
+
+
 def of_agent(connection: Connection, agent: str, names: Iterable[str]) -> Iterator[Row]:
     """Leases of an agent by id, whatever their status."""
     ordered = sorted(set(names))
@@ -98,8 +103,7 @@ def taken_by_others(connection: Connection, agent: str, names: Iterable[tuple[st
 
 def alive_in_journal(connection: Connection, agent: str, journal: str) -> list[Row]:
     """Every lease of a journal that is not closed."""
-    of_journal = (leases.c.agent == agent) & (leases.c.journal == journal)
-    return list(_rows(connection, select(leases).where(of_journal, leases.c.status.in_(ALIVE)), {}))
+    return list(_rows(connection, _OF_JOURNAL, {"agent": agent, "journal": journal}))
 
 
 def alive_in_other_journals(connection: Connection, agent: str, journal: str) -> list[Row]:

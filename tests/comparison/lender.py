@@ -49,30 +49,22 @@ class Held:
 class Wishes:
     """Who has lately asked, in the order of asking."""
 
-    since: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    since: dict[str, tuple[int, int]] = field(default_factory=dict)
     demand: int = 0
-    typical: int = 0
 
     def note(self, agent: str, want: Want, now_ms: int) -> None:
         """This one asks now; those who have not asked for a minute do not count any longer."""
-        _, demand, typical = self.since.pop(agent, (0, 0, 0))
-        self.since[agent] = (now_ms, want.demand_per_min, want.typical)
-        self.demand += want.demand_per_min - demand
-        stale = typical >= self.typical > want.typical
+        self.demand += want.demand_per_min - self.since.pop(agent, (0, 0))[1]
+        self.since[agent] = (now_ms, want.demand_per_min)
         for other in list(self._silent(now_ms)):
-            _, demand, typical = self.since.pop(other)
-            self.demand -= demand
-            stale = stale or typical >= self.typical
-        self.typical = (
-            max((one[2] for one in self.since.values()), default=0) if stale else max(self.typical, want.typical)
-        )
+            self.demand -= self.since.pop(other)[1]
 
     def demand_of(self, agent: str) -> int:
         """What this one stated, if it has asked lately."""
         return self.since[agent][1] if agent in self.since else 0
 
     def _silent(self, now_ms: int) -> Iterator[str]:
-        for agent, (seen_ms, _, _) in self.since.items():
+        for agent, (seen_ms, _) in self.since.items():
             if seen_ms >= now_ms - LATELY_MS:
                 return
             yield agent
@@ -163,7 +155,7 @@ class Lender:
     ) -> Grant | Denial | None:
         available = self.allowance - self.posted - self.outstanding
         wishes = self.wishes
-        crowd = Crowd(len(wishes.since), wishes.demand, wishes.typical, self.central > 0)
+        crowd = Crowd(len(wishes.since), wishes.demand, self.central > 0)
         slice_ = allocation.slice_of(available, want, crowd)
         if slice_ is not None:
             life = Life(slice_.amount, slice_.amount, 0, 0, 0, Status.OPEN, 0)

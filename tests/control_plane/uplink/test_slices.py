@@ -29,7 +29,6 @@ def crowd_of(want: Want, others: list[Want], *, central: bool = False) -> Crowd:
     return Crowd(
         len(all_of_them),
         sum(other.demand_per_min for other in all_of_them),
-        max(other.typical for other in all_of_them),
         central,
     )
 
@@ -85,7 +84,7 @@ def test_the_order_of_the_others_changes_nothing(
 
 def test_every_slice_would_last_equally_long() -> None:
     wants = [Want(0, demand, 10) for demand in (600, 1_200, 3_000, 3_000)]
-    crowd = Crowd(4, 7_800, 10)
+    crowd = Crowd(4, 7_800)
     plenty = [slice_of(78_000, want, crowd) for want in wants]
     assert [lent.amount for lent in plenty if lent] == [300, 600, 1_500, 1_500]  # half a minute each
     little = [slice_of(1_560, want, crowd) for want in wants]
@@ -93,21 +92,21 @@ def test_every_slice_would_last_equally_long() -> None:
 
 
 def test_few_calls_a_minute_borrow_one_by_one_and_so_do_new_holders_but_the_first() -> None:
-    assert slice_of(10_000, Want(10, 9, 10), Crowd(10, 6_000, 10)) == Slice(10, central=True)
-    assert slice_of(10_000, Want(10, 10, 10), Crowd(10, 6_000, 10)) == Slice(20, central=False)
-    assert slice_of(10_000, Want(10, 0, 10), Crowd(10, 6_000, 10)) == Slice(10, central=True)
-    assert slice_of(10_000, Want(10, 0, 10), Crowd(1, 0, 10)) == Slice(90, central=False)
-    assert slice_of(10_000, Want(0, 9, 10), Crowd(10, 6_000, 10)) is None
+    assert slice_of(10_000, Want(10, 9, 10), Crowd(10, 6_000)) == Slice(10, central=True)
+    assert slice_of(10_000, Want(10, 10, 10), Crowd(10, 6_000)) == Slice(20, central=False)
+    assert slice_of(10_000, Want(10, 0, 10), Crowd(10, 6_000)) == Slice(10, central=True)
+    assert slice_of(10_000, Want(10, 0, 10), Crowd(1, 0)) == Slice(90, central=False)
+    assert slice_of(10_000, Want(0, 9, 10), Crowd(10, 6_000)) is None
 
 
 def test_no_holder_among_others_gets_more_than_a_quarter_of_what_is_left() -> None:
-    lent = slice_of(1_000, Want(10, 60_000, 10), Crowd(2, 60_000, 10))
+    lent = slice_of(1_000, Want(10, 60_000, 10), Crowd(2, 60_000))
     assert lent == Slice(250, central=False)
 
 
 def test_few_calls_a_host_are_lent_one_by_one_until_there_is_clearly_more() -> None:
     def lent(available: int, *, central: bool) -> Slice | None:
-        return slice_of(available, Want(10, 600, 10), Crowd(10, 6_000, 10, central))
+        return slice_of(available, Want(10, 600, 10), Crowd(10, 6_000, central))
 
     assert lent(399, central=False) == Slice(10, central=True)
     assert lent(400, central=False) == Slice(20, central=False)
