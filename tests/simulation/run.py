@@ -17,8 +17,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 from rich.console import Console
@@ -114,16 +116,15 @@ def one_world(seed: int, rates: Rates, mutation: str, trace: str) -> Outcome:
 def run_seeds(seeds: range, options: argparse.Namespace) -> Totals:
     """All of them, on every core."""
     totals = Totals()
-    with _progress() as progress, ProcessPoolExecutor(options.jobs, max_tasks_per_child=8) as pool:
+    world = partial(
+        one_seed, hosts=options.agents, storm_s=options.storm_s, crowded=options.crowded, mutation="", trace=""
+    )
+    with _progress() as progress, _workers(options.jobs) as pool:
         bar = progress.add_task("worlds", total=len(seeds))
-        running = [
-            pool.submit(one_seed, seed, options.agents, options.storm_s, options.crowded, "", "") for seed in seeds
-        ]
-        for done in as_completed(running):
-            totals.add(done.result())
+        for outcome in pool.imap_unordered(world, seeds):
+            totals.add(outcome)
             progress.update(bar, advance=1, description=f"worlds, {totals.decisions.total():,} decisions")
             if len(totals.breaches) >= 3:
-                pool.shutdown(wait=False, cancel_futures=True)
                 break
     return totals
 
@@ -131,9 +132,9 @@ def run_seeds(seeds: range, options: argparse.Namespace) -> Totals:
 def run_mutations(options: argparse.Namespace) -> dict[str, Outcome | None]:
     """Every broken rule, against one seed after the other until it is caught."""
     caught: dict[str, Outcome | None] = {mutation.name: None for mutation in MUTATIONS}
-    with _progress() as progress, ProcessPoolExecutor(options.jobs, max_tasks_per_child=8) as pool:
+    with _progress() as progress, _workers(options.jobs) as pool:
         bar = progress.add_task("broken rules", total=len(MUTATIONS))
-        for name, outcome in zip(caught, pool.map(hunt, caught), strict=True):
+        for name, outcome in zip(caught, pool.imap(hunt, caught), strict=True):
             caught[name] = outcome
             progress.update(bar, advance=1)
     return caught
@@ -150,6 +151,12 @@ def hunt(mutation: str) -> Outcome | None:
         if outcome.breaches:
             return outcome
     return None
+
+
+def _workers(jobs: int) -> Pool:
+    """Processes that are replaced after a few worlds. (The executor of ``concurrent.futures`` can hang when it replaces
+    its own: cpython issue 115634.)"""
+    return get_context("spawn").Pool(jobs, maxtasksperchild=8)
 
 
 def _progress() -> Progress:
