@@ -21,6 +21,7 @@ BROUGHT = {
     ("Secret", "admin-token"),
     ("Secret", "join-token"),
     ("Secret", "authority"),
+    ("Secret", "seal-key"),
     ("Secret", "registry"),
     ("PriorityClass", "system-node-critical"),
     ("PriorityClass", "system-cluster-critical"),

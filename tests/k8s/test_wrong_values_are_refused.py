@@ -23,6 +23,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "short digest": ({"images": {"agent": {"digest": "sha256:abc"}}}, ["/images/agent/digest", "does not match"]),
     "tag in the name": ({"images": {"agent": {"repository": "agent:1"}}}, ["/images/agent/repository"]),
     "privileged port": ({"controlPlane": {"port": 80}}, ["/controlPlane/port", "minimum: got 80, want 1,024"]),
+    "kept too short": ({"controlPlane": {"retentionDays": 7}}, ["/controlPlane/retentionDays", "got 7, want 45"]),
     "wrong unit": ({"database": {"volume": {"size": "10Go"}}}, ["/database/volume/size", "does not match"]),
     "no memory limit": (
         {"agent": {"sidecar": {"resources": {"limits": {"memory": None}}}}},

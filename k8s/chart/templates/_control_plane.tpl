@@ -90,6 +90,13 @@ spec:
               items:
                 - key: {{ .Values.tokens.join.key }}
                   path: join
+          {{- if .Values.controlPlane.sealKey.existingSecret }}
+          - secret:
+              name: {{ .Values.controlPlane.sealKey.existingSecret }}
+              items:
+                - key: {{ .Values.controlPlane.sealKey.key }}
+                  path: seal-key
+          {{- end }}
     {{- if .Values.tls.enabled }}
     - name: tls
       secret:
@@ -124,6 +131,14 @@ spec:
   value: /etc/allotment/tokens/admin
 - name: ALLOTMENT_JOIN_TOKEN_FILE
   value: /etc/allotment/tokens/join
+- name: ALLOTMENT_LEARNING_MINUTES
+  value: {{ .Values.controlPlane.learningMinutes | quote }}
+- name: ALLOTMENT_RETENTION_DAYS
+  value: {{ .Values.controlPlane.retentionDays | quote }}
+{{- if .Values.controlPlane.sealKey.existingSecret }}
+- name: ALLOTMENT_SEAL_KEY_FILE
+  value: /etc/allotment/tokens/seal-key
+{{- end }}
 {{- if .Values.tls.enabled }}
 - name: ALLOTMENT_TLS_CERT_FILE
   value: /etc/allotment/tls/tls.crt
