@@ -58,6 +58,7 @@ class Chaos:
     async def storm(self) -> None:
         """Strike until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)  # where nothing strikes, too
             for kind, every_s in self._world.rates.every.items():
                 nursery.start_soon(self._again_and_again, kind, every_s)
 
