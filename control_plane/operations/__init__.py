@@ -17,7 +17,7 @@ release_journal        ends a quarantine
 adjust_allowance       charges by hand, or gives back
 revoke_agent           an agent that is trusted no longer
 sync_together          answers the syncs that wait, on SQLite in one transaction
-sync_agent             answers one sync, by the seven below
+sync_agent             answers one sync, by those below
 exchange               one sync while it is being answered
 register_start         which incarnation is speaking
 learn_again            after a restore: listen before lending
@@ -30,6 +30,7 @@ find_wishes            what a sync asks to be lent
 grant_leases           lend, or say why not
 share_rates            the same for shares of rates
 answer_wishes          how either is said
+take_back_unheard      what answers that were lost had lent
 recall_leases          ask for unused rest back
 keep_books             allowances, leases and ledger of one transaction
 reclaim_leases         leases of silent holders

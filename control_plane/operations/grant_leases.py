@@ -15,8 +15,8 @@ from control_plane.operations.keep_books import Account
 from control_plane.operations.learn_again import RETRY_MS
 from control_plane.operations.recall_leases import recall_leases
 from control_plane.operations.share_rates import RateLender
-from control_plane.store import agents, demands, leases
-from control_plane.store.demands import NOBODY, Demand, Place
+from control_plane.store import demands, leases
+from control_plane.store.demands import NOBODY, Demand, Place, Together
 
 LATELY_MS = 60_000
 SOON_MS = 500
@@ -31,7 +31,7 @@ class Lender:
     def __init__(self, exchange: Exchange, wishes: list[Wish]) -> None:
         self._exchange = exchange
         self._wishes = wishes
-        self._crowds: dict[Place, tuple[int, int]] = {}
+        self._crowds: dict[Place, Together] = {}
         self._sharers: dict[Place, list[Demand]] = {}
         self._strange: set[tuple[str, str]] = set()
         self._rates = RateLender(exchange)
@@ -45,8 +45,6 @@ class Lender:
             exchange.connection, exchange.agent, [(wish.key.customer, wish.lease) for wish in self._wishes]
         )
         self._note_demand()
-        if exchange.request.serial > exchange.this_start.serial:
-            agents.note_serial(exchange.connection, exchange.this_start, exchange.request.serial)
         for call, wishes in groupby(self._wishes, key=lambda wish: wish.call):
             for wish in self._all_or_none(list(wishes)) if call else wishes:
                 self._answer(wish)
@@ -97,8 +95,8 @@ class Lender:
                 rivals = [other for other in lately.get(place, ()) if other.agent != exchange.agent]
                 self._sharers[place] = [*rivals, demand]
             else:
-                crowd = others.get(place, NOBODY)
-                self._crowds[place] = (crowd.agents + 1, crowd.demand_per_min + demand.demand_per_min)
+                rest = others.get(place, NOBODY)
+                self._crowds[place] = Together(rest.agents + 1, rest.demand_per_min + demand.demand_per_min)
         demands.note(exchange.connection, mine, exchange.now_ms)
 
     def _crowd(self, wish: Wish) -> Crowd:

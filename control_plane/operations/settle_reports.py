@@ -11,7 +11,7 @@ from control_plane.core.lease_life import Heard, Life, Movement, Status
 from control_plane.operations.adopt_sealed import adopt_sealed, note_shrinking
 from control_plane.operations.exchange import CLOCK_MARGIN_MS, LEASE_TTL_MS, Exchange
 from control_plane.operations.keep_books import life_of
-from control_plane.store import agents, leases
+from control_plane.store import leases
 from protocol.entitlements import Limit
 from protocol.leases import LeaseReport, Recall, Renewal
 from protocol.uplink_messages import LEASES_MAX
@@ -21,7 +21,7 @@ def find_leases(exchange: Exchange) -> None:
     """Load what the reports, and the start itself, may move; and name the allowances to be held for it."""
     exchange.learn_leases(report.lease for report in exchange.request.leases)
     adopt_sealed(exchange)
-    if exchange.request.snapshot or exchange.request.stopping:
+    if exchange.request.snapshot:
         for row in leases.alive_in_journal(exchange.connection, exchange.agent, exchange.request.journal):
             exchange.rows[row.lease] = row
     if exchange.speaker is Speaker.NEW_JOURNAL:
@@ -34,8 +34,6 @@ def settle_reports(exchange: Exchange) -> None:
     reports = {report.lease: report for report in exchange.request.leases}
     if exchange.request.snapshot and exchange.speaker is not Speaker.LATE and len(reports) < LEASES_MAX:
         _close_unused(exchange, set(reports))
-    if exchange.request.stopping and not exchange.is_overtaken:
-        _close_unheard_of(exchange, set(reports))
     if exchange.speaker is Speaker.NEW_JOURNAL:
         _leave_in_limbo(exchange)
     for report in exchange.request.leases:
@@ -52,17 +50,7 @@ def _close_unused(exchange: Exchange, listed: set[str]) -> None:
     begun_at_ms = exchange.trust.generation.begun_at_ms
     for row in _unlisted(exchange, listed):
         if row.boot < exchange.request.boot and row.granted_at_ms > begun_at_ms:
-            _never_used(exchange, row)
-
-
-def _close_unheard_of(exchange: Exchange, listed: set[str]) -> None:
-    """An agent that stops takes nothing in any longer. What was granted to this start, and what it has never spoken of,
-    was granted by an answer that was lost: nothing of it was used, and nobody will ask for it again."""
-    if exchange.request.serial > exchange.this_start.serial:
-        agents.note_serial(exchange.connection, exchange.this_start, exchange.request.serial)
-    for row in _unlisted(exchange, listed):
-        if row.boot == exchange.request.boot and not row.journaled:
-            _never_used(exchange, row)
+            never_used(exchange, row)
 
 
 def _unlisted(exchange: Exchange, listed: set[str]) -> list[leases.Row]:
@@ -73,7 +61,8 @@ def _unlisted(exchange: Exchange, listed: set[str]) -> list[leases.Row]:
     ]
 
 
-def _never_used(exchange: Exchange, row: leases.Row) -> None:
+def never_used(exchange: Exchange, row: leases.Row) -> None:
+    """Close a lease that its holder never had, or never took anything of."""
     life, movement = lease_life.close(life_of(row), "unused")
     exchange.rows[row.lease] = exchange.books.move(row, life, movement)
     exchange.answer.closed[row.lease] = None

@@ -17,6 +17,7 @@ from control_plane.operations.learn_again import trust_in
 from control_plane.operations.recognise import hear_stranger, lost_leases, remember_exchange
 from control_plane.operations.register_start import quarantine, register_start
 from control_plane.operations.settle_reports import find_leases, renew_leases, settle_reports
+from control_plane.operations.take_back_unheard import find_unheard, take_back_unheard
 from control_plane.store import agents, leases, rollups
 from control_plane.store.database import Connection
 from protocol.uplink_messages import SyncReply, SyncRequest
@@ -74,8 +75,9 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
         quarantine(connection, agent, request.journal, doubt, now_ms)
         keep_for_review(connection, agent, request, now_ms)
         return TurnedAway("quarantined")
-    wishes = _prepare(exchange, reading)
+    wishes, unheard = _prepare(exchange, reading)
     _carry_out(exchange, reading, wishes)
+    take_back_unheard(exchange, unheard)
     news = exchange.books.save()
     rollups.add(connection, reading.sums)
     remember_exchange(exchange)
@@ -83,7 +85,7 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     return Synced(exchange.answer.reply(), news, late=speaker is Speaker.LATE)
 
 
-def _prepare(exchange: Exchange, reading: Reading) -> list[Wish]:
+def _prepare(exchange: Exchange, reading: Reading) -> tuple[list[Wish], list[leases.Row]]:
     """Everything that must be known before allowances can be locked, all of them at once and in order."""
     request = exchange.request
     exchange.learn_payers(reading.leases)
@@ -93,9 +95,10 @@ def _prepare(exchange: Exchange, reading: Reading) -> list[Wish]:
     accept_events(exchange, reading)
     wishes = find_wishes(exchange)
     exchange.learn_leases(wish.lease for wish in wishes)
+    unheard = find_unheard(exchange)
     for row in exchange.rows.values():
         exchange.touch_lease(row)
-    return wishes
+    return wishes, unheard
 
 
 def _carry_out(exchange: Exchange, reading: Reading, wishes: list[Wish]) -> None:

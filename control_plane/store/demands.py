@@ -31,14 +31,14 @@ class Demand(NamedTuple):
     typical: int
 
 
-class Others(NamedTuple):
-    """What others together lately asked of an allowance."""
+class Together(NamedTuple):
+    """How many agents lately asked of an allowance, and for how much in all."""
 
     agents: int
     demand_per_min: int
 
 
-NOBODY = Others(0, 0)
+NOBODY = Together(0, 0)
 
 
 def note(connection: Connection, rows: Mapping[Place, Demand], now_ms: int) -> None:
@@ -70,18 +70,18 @@ def _lately(dialect: str) -> Select[Any]:
     )
 
 
-def of_others(connection: Connection, places: Iterable[Place], agent: str, since_ms: int) -> dict[Place, Others]:
+def of_others(connection: Connection, places: Iterable[Place], agent: str, since_ms: int) -> dict[Place, Together]:
     """What all but this agent have asked of these allowances since then; allowances of which nobody has are left out.
 
     Summed in the database: with a thousand agents on one allowance, reading their rows would cost more than all else.
     """
     ordered = sorted(set(places))
     query = _of_others(connection.dialect.name)
-    found: dict[Place, Others] = {}
+    found: dict[Place, Together] = {}
     for start in range(0, len(ordered), CHUNK):
         rows = as_rows(ordered[start : start + CHUNK])
         for row in connection.execute(query, {**rows, "since_ms": since_ms, "agent": agent}):
-            found[Place(*row[:3])] = Others(row[3], int(row[4]))
+            found[Place(*row[:3])] = Together(row[3], int(row[4]))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -79,6 +79,9 @@ _OF_JOURNAL = select(leases).where(
 )
 
 
+_UNHEARD = _OF_JOURNAL.where(leases.c.boot == bindparam("boot"), leases.c.journaled.is_(False))
+
+
 def of_agent(connection: Connection, agent: str, names: Iterable[str]) -> Iterator[Row]:
     """Leases of an agent by id, whatever their status."""
     ordered = sorted(set(names))
@@ -104,6 +107,11 @@ def taken_by_others(connection: Connection, agent: str, names: Iterable[tuple[st
 def alive_in_journal(connection: Connection, agent: str, journal: str) -> list[Row]:
     """Every lease of a journal that is not closed."""
     return list(_rows(connection, _OF_JOURNAL, {"agent": agent, "journal": journal}))
+
+
+def unheard_in_start(connection: Connection, agent: str, journal: str, boot: int) -> list[Row]:
+    """Every lease that was lent to this start of a journal, is not closed, and of which its holder has never spoken."""
+    return list(_rows(connection, _UNHEARD, {"agent": agent, "journal": journal, "boot": boot}))
 
 
 def alive_in_other_journals(connection: Connection, agent: str, journal: str) -> list[Row]:
@@ -223,7 +231,7 @@ def _update() -> Update:
     )
 
 
-def _rows(connection: Connection, query: Select[Any], parameters: dict[str, str]) -> Iterator[Row]:
+def _rows(connection: Connection, query: Select[Any], parameters: Mapping[str, str | int]) -> Iterator[Row]:
     for row in connection.execute(query, parameters):
         yield Row(*row)
 
