@@ -104,7 +104,9 @@ class Doorkeeper:
         for one in seen:
             if one.actor.token in good:
                 one.checked_at_ms = now_ms
-        self._forget(lambda one: one.actor.token in names - good)
+        revoked = names - good
+        if revoked:
+            self._forget(lambda one: one.actor.token in revoked)
 
     def write_down(self) -> None:
         """Note when tokens were last used. Raises: DatabaseUnavailable: they are noted next time."""

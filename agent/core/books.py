@@ -54,7 +54,7 @@ class Customer:
         unknown_until_ms: the control plane said that there is no such customer; believed until then.
         first_call: the call that waits for the first lease, as it will be asked; ``None`` when none does. After a
             change of the plan, one that was refused before.
-        turned_away: the last call that was refused: call, amounts without derived ones, priority, and when.
+        unmet: the last call that was not let through at once: call, amounts without derived ones, priority, and when.
         scopes, scope_tags: of whom this version of the entitlement keeps counters, beside the customer itself.
         paths: limits on the path by the shape of a call, for this version of the entitlement.
         derived: meters that rates make of others; callers never report them.
@@ -68,7 +68,7 @@ class Customer:
     ends_at_ms: int | None = None
     unknown_until_ms: int = 0
     first_call: FirstCall | None = None
-    turned_away: tuple[Call, dict[str, int], Priority, int] | None = None
+    unmet: tuple[Call, dict[str, int], Priority, int] | None = None
     parked: list[Parked] = field(default_factory=list)
     scopes: tuple[Scope, ...] = ()
     scope_tags: tuple[str, ...] = ()

@@ -66,13 +66,12 @@ def admit(
         return answers.undecided(entitlement, call.feature, books.refusing, None, RETRY_MS, staleness_ms)
     if entitlement is None:
         return _first_sight(books, customer, call, meters, priority, now_ms, until_ms)
-    asked = (call, meters, priority, now_ms)
     if (code := _not_entitled(books, customer, entitlement, call.feature, now_ms)) is not None:
-        customer.turned_away = asked
+        customer.unmet = (call, meters, priority, now_ms)
         return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
     require_known_meters(customer, meters)
-    if totals is None and entitlement.rates:
-        meters = with_derived(entitlement.rates, call.feature, meters)
+    asked, derives = meters, totals is None and entitlement.rates
+    meters = with_derived(entitlement.rates, call.feature, meters) if derives else meters
     if books.too_many_counters_for(customer, call, meters):
         return answers.undecided(entitlement, call.feature, CROWDED, None, RETRY_MS, staleness_ms)
     path = books.path(customer, call, meters, now_ms)
@@ -83,14 +82,15 @@ def admit(
         outcome = kept_for_others(path.steps, meters) or outcome
     if isinstance(outcome, Room):
         return Admitted(customer, entitlement, path, meters)
+    if not going_on:
+        customer.unmet = (call, asked, priority, now_ms)
     if isinstance(outcome, Wait):
         _seek(books, customer, outcome, meters, now_ms, batch=batch)
         if _may_wait(books, outcome, now_ms, until_ms):
             return None
-        if (hoped := outcome.hoped) is None:
+        if outcome.hoped is None:
             return _out_of_time(books, entitlement, outcome, call.feature, now_ms)
-        outcome = hoped
-    customer.turned_away = customer.turned_away if going_on else asked
+        outcome = outcome.hoped
     said = totals or meters
     return answers.refused(entitlement, path, outcome, said, call.feature, now_ms, staleness_ms, going_on=going_on)
 

@@ -16,7 +16,7 @@ from protocol.uplink_messages import ASKS_MAX, LEASES_MAX, Ask, CustomerSync, Fi
 CUSTOMERS_A_SYNC_MAX = 500
 """Together with events, asks and leases at their largest, still within ``SYNC_BYTES_MAX``."""
 LATELY_MS = 60_000
-"""For how long a call that was refused is thought to be tried again."""
+"""For how long a call that found no room is thought to be tried again."""
 
 
 def compose_sync(
@@ -72,11 +72,11 @@ def _customer(books: Books, name: str, asks: list[Ask], now_ms: int, *, stopping
 
 
 def _ask_at_once(books: Books, customer: Customer, now_ms: int) -> None:
-    """Its plan may have changed. For a call that was refused a moment ago ask right away, in the same exchange: else an
-    upgrade would be in force here only one exchange later."""
-    if customer.first_call is None and customer.turned_away is not None:
-        call, meters, priority, at_ms = customer.turned_away
-        customer.turned_away = None
+    """Its plan may have changed. For a call that found no room a moment ago ask right away, in the same exchange: else
+    an upgrade would be in force here only one exchange later."""
+    if customer.first_call is None and customer.unmet is not None:
+        call, meters, priority, at_ms = customer.unmet
+        customer.unmet = None
         if now_ms - at_ms < LATELY_MS:
             customer.first_call = FirstCall(
                 books.new_lease_id(), call.feature, call.subject, meters, call.tags, priority

@@ -27,7 +27,10 @@ def tracked() -> list[Path]:
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    found = [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    # A virtual environment of one's own, whatever its name, is no part of the project.
+    environments = [path.parent.parent for path in found if path.name == "activate" and path.parent.name == "bin"]
+    return [path for path in found if not any(path.is_relative_to(one) for one in environments)]
 
 
 def sources() -> list[Path]:

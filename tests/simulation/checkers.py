@@ -151,7 +151,8 @@ class Checkers:
     def _compare(self, before: LeaseRow, row: LeaseRow) -> None:
         if row.granted != before.granted or row.settled < before.settled or row.key != before.key:
             self._breach("counters never run back", f"{before} became {row}")
-        if row.cap > before.cap:
+        # Of a copied disk's lease, one life may have used what the other gave back: that is charged, whatever it does.
+        if row.cap > before.cap and not self._world.provider.is_tainted(row.lease):
             self._breach("counters never run back", f"the cap grew: {before} became {row}")
         if (row.agent, row.journal) != (before.agent, before.journal):
             self._breach("one holder", f"{before} became {row}")

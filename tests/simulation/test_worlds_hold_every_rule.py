@@ -91,12 +91,17 @@ def storms() -> Iterator[Storms]:
 
 def breaks_nothing(outcome: Outcome) -> None:
     assert not outcome.breaches, f"seed {outcome.seed}: {outcome.breaches}\n" + "".join(outcome.tail)
+    assert sum(outcome.decisions.values()) > 1_000
     assert outcome.decisions["ok"] > 20
 
 
 @pytest.mark.parametrize("number", range(len(SUITE)))
 def test_no_rule_breaks_whatever_strikes(storms: Storms, number: int) -> None:
     breaks_nothing(storms.of(number))
+
+
+def test_much_is_allowed_while_it_storms(storms: Storms) -> None:
+    assert sum(storms.of(number).decisions["ok"] for number in range(len(SUITE))) > 3_000
 
 
 def test_every_fault_struck_with_effect(storms: Storms) -> None:

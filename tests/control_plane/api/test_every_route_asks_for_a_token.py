@@ -11,6 +11,7 @@ from litestar import Litestar
 from litestar.routes import HTTPRoute
 from litestar.testing import TestClient
 
+from control_plane.access import BELIEVED_MS, SEEN_FOR_MS
 from control_plane.core.tokens import parse
 from control_plane.operations.refusals import Unauthenticated
 from control_plane.store import tokens as token_rows
@@ -142,23 +143,28 @@ def test_uses_of_tokens_are_written_down_now_and_then_not_by_the_request(app: Li
 
 
 def test_those_who_keep_coming_are_checked_all_at_once_and_not_by_their_requests(
-    app: Litestar, admin, support, clock, database, monkeypatch
-) -> None:  # type: ignore[no-untyped-def]
+    app: Litestar, support, clock, database
+):
     doorkeeper = app.state.doorkeeper
-    token = support.token.split("_")[2]
     presented = parse(support.token)
     assert presented is not None
-    assert anyio.run(doorkeeper.identify, presented).token == token
-    asked: list[str] = []
-    ask = doorkeeper._ask_database
-    monkeypatch.setattr(doorkeeper, "_ask_database", lambda *said: (asked.append(said[0].token), ask(*said))[1])
-    for _ in range(3):
-        clock.advance(4_000)
-        doorkeeper.check_again()
-        assert anyio.run(doorkeeper.identify, presented).token == token
-    assert asked == []
-    database.run(lambda connection: token_rows.revoke(connection, token, clock.now_ms()))  # by another replica
+    assert anyio.run(doorkeeper.identify, presented).token == presented.token
+    clock.advance(BELIEVED_MS - 1)
+    doorkeeper.check_again()
+    by_another_replica = clock.now_ms()
+    database.run(lambda connection: token_rows.revoke(connection, presented.token, by_another_replica))
+    clock.advance(BELIEVED_MS - 1)
+    assert anyio.run(doorkeeper.identify, presented).token == presented.token, "believed since the check"
     doorkeeper.check_again()
     with pytest.raises(Unauthenticated):
         anyio.run(doorkeeper.identify, presented)
-    assert asked == [token]
+
+
+def test_tokens_that_nobody_shows_any_more_are_not_checked_for_ever(app: Litestar, support, clock, database):
+    doorkeeper = app.state.doorkeeper
+    presented = parse(support.token)
+    anyio.run(doorkeeper.identify, presented)
+    assert doorkeeper._seen
+    clock.advance(SEEN_FOR_MS)
+    doorkeeper.check_again()
+    assert not doorkeeper._seen
