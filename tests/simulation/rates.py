@@ -83,6 +83,9 @@ def draw(seed: int, *, hosts: int | None = None, storm_s: float | None = None, c
     return rates
 
 
+BUSY = ("kill an agent at its disk", "disk slow", "kill an agent")
+"""Hosts with many calls are killed again and again while a commit is under way."""
+
 SUITE: tuple[tuple[str, ...], ...] = (
     ("kill an agent at its disk", "disk slow", "fsync fails", "kill an agent"),
     ("kill a replica at a statement", "kill an agent"),
@@ -92,6 +95,7 @@ SUITE: tuple[tuple[str, ...], ...] = (
     ("new disk", "new machine", "kill an agent", "disk full"),
     ("disk rolled back", "disk cloned", "kill an agent"),
     (PUT_BACK, "kill an agent"),
+    BUSY,
 )
 """What strikes together in the small worlds of the gate."""
 
@@ -113,4 +117,7 @@ def suite(number: int) -> Rates:
         rates.every[PUT_BACK] = 10.0
     if "kill an agent" in kinds:
         rates.every["kill an agent"] = rates.storm_s / 2
+    if kinds is BUSY:
+        rates.storm_s, rates.asks = 60.0, 30
+        rates.every |= {"kill an agent at its disk": 1.0, "disk slow": 2.0, "kill an agent": 3.0}
     return rates

@@ -18,6 +18,8 @@ from tests.simulation.run import Outcome, hunt
 AT_ONCE = (
     "use before debit",
     "use before journal",
+    "raise before commit",
+    "freed before durable",
     "orphans forgotten",
     "return before durable",
     "grow in place",

@@ -305,4 +305,6 @@ async def _until_over_or_broken(world: World) -> None:
 
         nursery.start_soon(live)
         await world.chronicle.broken.wait()
+        for host in world.hosts:
+            host.go_on()  # else what stands still could not end
         nursery.cancel_scope.cancel()
