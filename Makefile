@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint model bench kill-rounds convergence simulate compare clean
+.PHONY: help run test lint model bench kill-rounds stop-and-restart convergence simulate compare clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,6 +37,9 @@ simulate: $(READY) ## Real agents and a real control plane in simulated storms (
 
 kill-rounds: $(READY) ## Kill an agent 100 times under load and compare what callers were told with the ledger.
 	$(BIN)/python tests/benchmarks/kill_rounds.py $(ARGS)
+
+stop-and-restart: $(READY) ## Stop an agent that holds thousands of leases, and kill one: how fast all are home (ARGS=--leases=1000).
+	$(BIN)/python tests/benchmarks/stop_and_restart.py $(ARGS)
 
 convergence: $(READY) ## Measure how fast plan changes reach 200 running agents (ARGS="--agents 50" for fewer).
 	$(BIN)/python tests/benchmarks/convergence.py $(ARGS)
