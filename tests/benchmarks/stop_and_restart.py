@@ -79,8 +79,8 @@ def _settle(number: int) -> Settle:
 
 @dataclass(frozen=True)
 class Books:
-    """What the control plane has: leases that are not closed, those of them that the newest start has spoken of, and what
-    it knows to be used, posted or settled."""
+    """What the control plane has: leases that are not closed, those of them that the newest start has spoken of, and
+    what it knows to be used, posted or settled."""
 
     open: int
     told: int
