@@ -29,6 +29,7 @@ class Code(StrEnum):
     CUSTOMER_ARCHIVED = "customer_archived"
     NO_ACTIVE_SUBSCRIPTION = "no_active_subscription"
     SUBSCRIPTION_PAUSED = "subscription_paused"
+    TRIAL_ENDED = "trial_ended"
     LEASE_UNAVAILABLE = "lease_unavailable"  # cannot decide: nothing leased here and the control plane out of reach
 
 

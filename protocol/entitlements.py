@@ -11,12 +11,13 @@ import msgspec
 from protocol.events import Subject
 from protocol.ids import Key
 from protocol.units import METERS_MAX, Quantity
-from protocol.windows import Window, WindowKind, window_at
+from protocol.windows import UTC_CALENDAR, Calendar, Window, WindowKind, window_at
 
 LIMITS_MAX = 64
 FEATURES_MAX = 256
 CATALOG_METERS_MAX = 256
 RATES_MAX = 64
+ROLES_MAX = 32
 MILLION = 1_000_000
 
 
@@ -96,6 +97,8 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         burst: of a smooth limit: how much may come at once; ``None`` means ``amount``.
         in_flight: whether calls in flight may finish beyond the limit.
         batch_floor: how much of ``amount`` calls of priority ``batch`` must leave.
+        roles: counts only calls of these roles, in counters of their own; empty: of every role.
+        except_roles: roles whose calls it does not count, because limits of their own do.
     """
 
     key: Key
@@ -112,6 +115,8 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     burst: Quantity | None = None
     in_flight: InFlight = InFlight.STOP
     batch_floor: Quantity = 0
+    roles: Annotated[tuple[Key, ...], msgspec.Meta(max_length=ROLES_MAX)] = ()
+    except_roles: Annotated[tuple[Key, ...], msgspec.Meta(max_length=ROLES_MAX)] = ()
 
     @property
     def counter(self) -> str:
@@ -119,7 +124,12 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         plan change ever clears or forgets usage."""
         window = f"{self.window.value}-rate" if self.smooth else self.window.value
         scope = self.scope.value if self.scope_tag is None else f"{self.scope.value}:{self.scope_tag}"
-        return f"{self.feature or '*'}/{self.meter}/{window}/{scope}"
+        whose = "@".join((scope, *self.roles))
+        return f"{self.feature or '*'}/{self.meter}/{window}/{whose}"
+
+    def is_for(self, role: str | None) -> bool:
+        """Whether calls of this role are counted; ``None``: of calls that name none."""
+        return (not self.roles or role in self.roles) and role not in self.except_roles
 
     @property
     def ceiling(self) -> int | None:
@@ -146,19 +156,38 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether leases are cut from it: not from what bounds a single call, nor from what is unlimited."""
         return self.amount is not None and self.window is not WindowKind.REQUEST
 
-    def window_at(self, at_ms: int, anchor_ms: int = 0) -> Window:
+    def window_at(self, at_ms: int, by: Calendar = UTC_CALENDAR) -> Window:
         """The window that holds an instant. Rates, and what is held at once, have one that never ends."""
         kind = WindowKind.LIFETIME if self.smooth else self.window
-        return window_at(kind, at_ms, anchor_ms)
+        return window_at(kind, at_ms, by)
+
+
+FeatureValue = Annotated[str, msgspec.Meta(max_length=4096)] | int | bool | None
+
+
+class RoleTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a feature is for the calls of one role."""
+
+    enabled: bool = True
+    value: FeatureValue = None
 
 
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One feature of an entitlement: ``enabled`` for a boolean one, ``value`` for a static one."""
+    """One feature of an entitlement: ``enabled`` for a boolean one, ``value`` for a static one.
+
+    Attributes:
+        by_role: for the roles named here this counts instead.
+    """
 
     key: Key
     kind: FeatureKind
     enabled: bool = True
-    value: Annotated[str, msgspec.Meta(max_length=4096)] | int | bool | None = None
+    value: FeatureValue = None
+    by_role: Annotated[dict[Key, RoleTerms], msgspec.Meta(max_length=ROLES_MAX)] = {}
+
+    def terms(self, role: str | None) -> Feature | RoleTerms:
+        """What it is for calls of this role; ``None``: for calls that name none."""
+        return self if role is None else self.by_role.get(role, self)
 
 
 class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -183,6 +212,8 @@ class CustomerStatus(StrEnum):
     NO_SUBSCRIPTION = "no_subscription"
     PAUSED = "paused"
     CANCELLED = "cancelled"
+    TRIAL_ENDED = "trial_ended"
+    EXPIRED = "expired"
     ARCHIVED = "archived"
 
 
@@ -224,10 +255,12 @@ def derive(rates: tuple[Rate, ...], feature: str, meters: Mapping[str, int]) -> 
     }
 
 
-def limits_on_path(limits: tuple[Limit, ...], feature: str, meters: Mapping[str, int]) -> Iterator[Limit]:
-    """The limits that a call of ``feature`` using ``meters`` must find room in, ``request`` windows included."""
+def limits_on_path(
+    limits: tuple[Limit, ...], feature: str, meters: Mapping[str, int], role: str | None
+) -> Iterator[Limit]:
+    """The limits that a call of ``feature`` by ``role`` must find room in, ``request`` windows included."""
     for limit in limits:
-        if limit.meter in meters and (limit.feature is None or limit.feature == feature):
+        if limit.meter in meters and (limit.feature is None or limit.feature == feature) and limit.is_for(role):
             yield limit
 
 

@@ -84,6 +84,7 @@ class Customer:
         self.meters = frozenset(entitlement.meters)
         self.derived = frozenset(rate.meter for rate in entitlement.rates)
         kept = {limit.scope for limit in entitlement.limits}
+        kept |= {Scope.ROLE for limit in entitlement.limits if limit.roles or limit.except_roles}
         self.scopes = tuple(scope for scope in Scope if scope in kept - {Scope.CUSTOMER, Scope.TAG})
         self.scope_tags = tuple(sorted({limit.scope_tag for limit in entitlement.limits if limit.scope_tag}))
         self.ends_at_ms = None if entitlement.ends_in_ms is None else asked_at_ms + entitlement.ends_in_ms

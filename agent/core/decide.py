@@ -22,6 +22,8 @@ from protocol.events import Subject
 STATUS_CODES = {
     CustomerStatus.NO_SUBSCRIPTION: Code.NO_ACTIVE_SUBSCRIPTION,
     CustomerStatus.CANCELLED: Code.NO_ACTIVE_SUBSCRIPTION,
+    CustomerStatus.EXPIRED: Code.NO_ACTIVE_SUBSCRIPTION,
+    CustomerStatus.TRIAL_ENDED: Code.TRIAL_ENDED,
     CustomerStatus.PAUSED: Code.SUBSCRIPTION_PAUSED,
     CustomerStatus.ARCHIVED: Code.CUSTOMER_ARCHIVED,
 }
@@ -47,14 +49,15 @@ class Room:
 ROOM = Room()
 
 
-def feature_refusal(status: CustomerStatus, feature: Feature | None) -> Code | None:
+def feature_refusal(status: CustomerStatus, feature: Feature | None, role: str | None) -> Code | None:
     """Why the customer may not use this feature at all; ``None`` if it may."""
     code = STATUS_CODES.get(status)
     if code is not None:
         return code
     if feature is None:
         return Code.FEATURE_NOT_FOUND
-    return None if feature.enabled and feature.value is not False else Code.FEATURE_UNAVAILABLE
+    terms = feature.terms(role)
+    return None if terms.enabled and terms.value is not False else Code.FEATURE_UNAVAILABLE
 
 
 def path_of(
@@ -66,7 +69,7 @@ def path_of(
     allowance_of: Callable[[AllowanceKey], Allowance],
 ) -> Path:
     """What a call of this shape touches."""
-    limits = tuple(limits_on_path(entitlement.limits, feature, meters))
+    limits = tuple(limits_on_path(entitlement.limits, feature, meters, subject.role))
     steps = [
         step_of(limit, allowance_of((entitlement.customer, limit.counter, scope_value(limit, subject, tags))))
         for limit in limits

@@ -66,7 +66,7 @@ def admit(
         return answers.undecided(entitlement, call.feature, books.refusing, None, RETRY_MS, staleness_ms)
     if entitlement is None:
         return _first_sight(books, customer, call, meters, priority, now_ms, until_ms)
-    if (code := _not_entitled(books, customer, entitlement, call.feature, now_ms)) is not None:
+    if (code := _not_entitled(books, customer, entitlement, call, now_ms)) is not None:
         customer.unmet = (call, meters, priority, now_ms)
         return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
     require_known_meters(customer, meters)
@@ -95,9 +95,9 @@ def admit(
     return answers.refused(entitlement, path, outcome, said, call.feature, now_ms, staleness_ms, going_on=going_on)
 
 
-def _not_entitled(books: Books, customer: Customer, entitlement: Entitlement, feature: str, now_ms: int) -> Code | None:
+def _not_entitled(books: Books, customer: Customer, entitlement: Entitlement, call: Call, now_ms: int) -> Code | None:
     """Why the feature may not be used at all. A subscription that ends by itself may be followed by a newer one."""
-    code = feature_refusal(entitlement.status, customer.features.get(feature))
+    code = feature_refusal(entitlement.status, customer.features.get(call.feature), call.subject.role)
     if code is None and customer.ends_at_ms is not None and customer.ends_at_ms <= now_ms:
         books.look_again.add(customer.name)
         return Code.NO_ACTIVE_SUBSCRIPTION

@@ -38,17 +38,21 @@ def report_usage(books: Books, request: Usage, now_ms: int, until_ms: int) -> Us
         policy_version=entitlement.version,
         staleness_ms=max(0, now_ms - books.confirmed_at_ms),
         features={
-            feature.key: feature.value if feature.value is not None else feature.enabled
+            feature.key: terms.enabled if terms.value is None else terms.value
             for feature in entitlement.features
+            for terms in (feature.terms(request.role),)
         },
-        limits=tuple(
-            _state(books, customer, limit, request, now_ms) for limit in _asked_for(entitlement, request.feature)
-        ),
+        limits=tuple(_state(books, customer, limit, request, now_ms) for limit in _asked_for(entitlement, request)),
     )
 
 
-def _asked_for(entitlement: Entitlement, feature: str | None) -> list[Limit]:
-    return [limit for limit in entitlement.limits if feature is None or limit.feature in (None, feature)]
+def _asked_for(entitlement: Entitlement, request: Usage) -> list[Limit]:
+    wanted = request.feature
+    return [
+        limit
+        for limit in entitlement.limits
+        if (wanted is None or limit.feature in (None, wanted)) and limit.is_for(request.role)
+    ]
 
 
 def _state(books: Books, customer: Customer, limit: Limit, request: Usage, now_ms: int) -> LimitState:

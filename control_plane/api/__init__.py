@@ -5,6 +5,8 @@ meters          meters
 plans           plans
 customers       customers and their entitlements
 subscriptions   subscriptions
+subscription_items   how they are shown
+overrides       what single customers have otherwise
 balances        how limits stand
 usage           sums of usage
 events          usage events, accepted or not
@@ -21,6 +23,7 @@ health          whether it runs, and can serve
 docs_page       the OpenAPI document and its page
 context         what a handler works with
 verbs           how routes are declared
+instants        instants in requests
 parameters      ids in paths, pages of lists
 bodies          request bodies
 strictness      what every route refuses
@@ -45,6 +48,7 @@ from control_plane.api.health import HEALTH_HANDLERS
 from control_plane.api.journals import JOURNAL_HANDLERS
 from control_plane.api.leases import LEASE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
+from control_plane.api.overrides import OVERRIDE_HANDLERS
 from control_plane.api.plans import PLAN_HANDLERS
 from control_plane.api.subscriptions import SUBSCRIPTION_HANDLERS
 from control_plane.api.tokens import TOKEN_HANDLERS
@@ -57,6 +61,7 @@ ALL_HANDLERS: list[Any] = [
     *PLAN_HANDLERS,
     *CUSTOMER_HANDLERS,
     *SUBSCRIPTION_HANDLERS,
+    *OVERRIDE_HANDLERS,
     *BALANCE_HANDLERS,
     *USAGE_HANDLERS,
     *EVENT_HANDLERS,

@@ -10,6 +10,7 @@ from control_plane.api.bodies import DisplayName
 from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
 from control_plane.api.verbs import puts, reads
+from control_plane.core.combining import Combine
 from control_plane.operations.apply_catalog import put_feature
 from control_plane.operations.refusals import NotFound
 from control_plane.store import catalog
@@ -20,10 +21,17 @@ TAGS = ["catalog"]
 
 
 class FeatureWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a feature is called, and its kind, which never changes."""
+    """What a feature is called, and its kind, which never changes.
+
+    Attributes:
+        combine: how what a plan and its add-ons say of it, and of the limits on it, become one.
+        disabled: switches it off for everybody, whatever any plan says.
+    """
 
     name: DisplayName
     kind: FeatureKind
+    combine: Combine = Combine.SUM
+    disabled: bool = False
 
 
 class FeatureItem(msgspec.Struct, frozen=True):
@@ -32,16 +40,18 @@ class FeatureItem(msgspec.Struct, frozen=True):
     feature: str
     name: str
     kind: FeatureKind
+    combine: Combine
+    disabled: bool
 
 
 def _item(row: FeatureRow) -> FeatureItem:
-    return FeatureItem(*row)
+    return FeatureItem(row.feature, row.name, row.kind, Combine(row.combine), row.disabled)
 
 
 @puts("/v1/features/{feature:str}", FeatureWrite, tags=TAGS)
 def declare_feature(feature: PathKey, data: JSONBody[FeatureWrite], context: NamedDependency[Context]) -> FeatureItem:
-    """Declare a feature, or rename it."""
-    wanted = FeatureRow(feature, data.name, data.kind)
+    """Declare a feature, rename it, say how it combines, or switch it off."""
+    wanted = FeatureRow(feature, data.name, data.kind, data.combine.value, data.disabled)
     return _item(context.change(lambda connection, author: put_feature(connection, wanted, author)))
 
 

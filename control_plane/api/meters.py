@@ -11,6 +11,7 @@ from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
 from control_plane.api.verbs import puts, reads
 from control_plane.core.catalog import BUILT_IN_METERS
+from control_plane.core.combining import Combine
 from control_plane.operations.apply_catalog import put_meter
 from control_plane.operations.refusals import NotFound
 from control_plane.store import catalog
@@ -20,10 +21,15 @@ TAGS = ["catalog"]
 
 
 class MeterWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a meter counts: its unit, which never changes, and a sentence about it."""
+    """What a meter counts: its unit, which never changes, and a sentence about it.
+
+    Attributes:
+        combine: how limits on it, of a plan and its add-ons, become one, where they count calls of every feature.
+    """
 
     unit: Unit
     description: Sentence = ""
+    combine: Combine = Combine.SUM
 
 
 class MeterItem(msgspec.Struct, frozen=True):
@@ -32,20 +38,21 @@ class MeterItem(msgspec.Struct, frozen=True):
     meter: str
     unit: str
     description: str
+    combine: Combine
     built_in: bool
 
 
-_BUILT_IN = {meter: MeterItem(meter, unit, "", built_in=True) for meter, unit in BUILT_IN_METERS.items()}
+_BUILT_IN = {meter: MeterItem(meter, unit, "", Combine.SUM, built_in=True) for meter, unit in BUILT_IN_METERS.items()}
 
 
 def _item(row: MeterRow) -> MeterItem:
-    return MeterItem(*row, built_in=False)
+    return MeterItem(row.meter, row.unit, row.description, Combine(row.combine), built_in=False)
 
 
 @puts("/v1/meters/{meter:str}", MeterWrite, tags=TAGS)
 def declare_meter(meter: PathKey, data: JSONBody[MeterWrite], context: NamedDependency[Context]) -> MeterItem:
     """Declare a meter, or describe it anew."""
-    wanted = MeterRow(meter, data.unit, data.description)
+    wanted = MeterRow(meter, data.unit, data.description, data.combine.value)
     return _item(context.change(lambda connection, author: put_meter(connection, wanted, author)))
 
 

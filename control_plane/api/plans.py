@@ -12,12 +12,13 @@ from control_plane.api.bodies import DisplayName
 from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
 from control_plane.api.verbs import puts, reads
-from control_plane.core.catalog import PlanFeature, decode_plan
+from control_plane.core.catalog import decode_plan
+from control_plane.core.plans import PlanFeature, PlanLimit
 from control_plane.operations.apply_catalog import publish_plan
 from control_plane.operations.refusals import NotFound
 from control_plane.store import catalog
-from control_plane.store.catalog import PlanRow
-from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Limit, Rate
+from control_plane.store.catalog import ADD_ONS, PlanRow
+from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Rate
 from protocol.instants import rfc3339
 
 TAGS = ["catalog"]
@@ -31,7 +32,7 @@ class PlanWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: DisplayName
     features: Annotated[tuple[PlanFeature, ...], msgspec.Meta(max_length=FEATURES_MAX)] = ()
-    limits: Annotated[tuple[Limit, ...], msgspec.Meta(max_length=LIMITS_MAX)] = ()
+    limits: Annotated[tuple[PlanLimit, ...], msgspec.Meta(max_length=LIMITS_MAX)] = ()
     rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
 
 
@@ -43,14 +44,34 @@ class PlanItem(msgspec.Struct, frozen=True):
     name: str
     published_at: str
     features: tuple[PlanFeature, ...]
-    limits: tuple[Limit, ...]
+    limits: tuple[PlanLimit, ...]
+    rates: tuple[Rate, ...]
+
+
+class AddOnItem(msgspec.Struct, frozen=True):
+    """One published version of an add-on: a bundle that stacks on a plan."""
+
+    add_on: str
+    version: int
+    name: str
+    published_at: str
+    features: tuple[PlanFeature, ...]
+    limits: tuple[PlanLimit, ...]
     rates: tuple[Rate, ...]
 
 
 def _item(row: PlanRow) -> PlanItem:
+    return PlanItem(row.plan, row.version, row.name, rfc3339(row.published_at_ms), *_bundle(row))
+
+
+def _add_on(row: PlanRow) -> AddOnItem:
+    return AddOnItem(row.plan, row.version, row.name, rfc3339(row.published_at_ms), *_bundle(row))
+
+
+def _bundle(row: PlanRow) -> tuple[tuple[PlanFeature, ...], tuple[PlanLimit, ...], tuple[Rate, ...]]:
     body = decode_plan(row.body)
-    features = tuple(PlanFeature(feature.key, feature.enabled, feature.value) for feature in body.features)
-    return PlanItem(row.plan, row.version, row.name, rfc3339(row.published_at_ms), features, body.limits, body.rates)
+    features = tuple(PlanFeature(one.key, one.enabled, one.value, one.by_role) for one in body.features)
+    return features, body.limits, body.rates
 
 
 @puts("/v1/plans/{plan:str}", PlanWrite, tags=TAGS)
@@ -82,4 +103,35 @@ def list_plans(context: NamedDependency[Context], limit: PageLimit = 100, cursor
     return page(rows, limit, _item, lambda row: row.plan)
 
 
-PLAN_HANDLERS = [publish, get_plan, list_plans]
+@puts("/v1/add-ons/{add_on:str}", PlanWrite, tags=TAGS)
+def publish_add_on(add_on: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[Context]) -> AddOnItem:
+    """Publish the add-on's next version, unless the newest says the same. Who has it stays on the version they have."""
+    row = context.change(
+        lambda connection, author: publish_plan(
+            connection, add_on, data.name, data.features, data.limits, author, data.rates, ADD_ONS
+        )
+    )
+    return _add_on(row)
+
+
+@reads("/v1/add-ons/{add_on:str}", tags=TAGS)
+def get_add_on(add_on: PathKey, context: NamedDependency[Context], version: Version = None) -> AddOnItem:
+    """One version of an add-on."""
+    row = context.read(lambda connection: catalog.find_plan(connection, add_on, version, ADD_ONS))
+    if row is None:
+        which = f"add-on {add_on!r}" if version is None else f"version {version} of add-on {add_on!r}"
+        raise NotFound("add_on_not_found", f"There is no {which}.", "add_on")
+    return _add_on(row)
+
+
+@reads("/v1/add-ons", tags=TAGS)
+def list_add_ons(
+    context: NamedDependency[Context], limit: PageLimit = 100, cursor: PageCursor = None
+) -> Page[AddOnItem]:
+    """The newest version of each add-on, in order of name."""
+    after = key_cursor(cursor)
+    rows = context.read(lambda connection: catalog.newest_plans_after(connection, after, limit + 1, ADD_ONS))
+    return page(rows, limit, _add_on, lambda row: row.plan)
+
+
+PLAN_HANDLERS = [publish, get_plan, list_plans, publish_add_on, get_add_on, list_add_ons]

@@ -1,11 +1,16 @@
 """What the control plane decides, given everything it needs to know. Pure.
 
-catalog          what a plan says, and the rules it must keep
+catalog          composes plans by the rules they must keep
+plans            what plans and add-ons say
 limit_rules      those for its limits
 rate_rules       those for its rates
 kinds            what a counter counts: quotas, slots, rates
 rates            who gets how much of a rate, and what is saved up of the rest
-entitlements     what a customer may use now
+subscriptions    what a subscription is at any instant
+arrangements     what is written down when somebody arranges something of one
+overrides        what one customer has otherwise
+combining        makes one of a plan and its add-ons
+entitlements     what a customer may use at an instant
 tokens           how tokens look, what of them is kept, when one holds
 incarnations     who is speaking: a start of an agent on one journal
 seals            by what a restored database knows its own grants

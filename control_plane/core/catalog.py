@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import chain
-from typing import Annotated
 
 import msgspec
 
-from control_plane.core.limit_rules import limit_violations
+from control_plane.core.limit_rules import limit_violations, plan_limit_violations
+from control_plane.core.plans import PlanBody, PlanFeature, PlanLimit
 from control_plane.core.rate_rules import rate_violations
-from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Feature, FeatureKind, Limit, Rate
-from protocol.ids import Key
+from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Feature, FeatureKind, Rate, RoleTerms
 from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, QUANTITY_MAX, REQUESTS
 from protocol.violations import Violation
 
 BUILT_IN_METERS = {REQUESTS: "requests", INPUT_TOKENS: "tokens", OUTPUT_TOKENS: "tokens"}
 """Meters that exist without being declared, and their units."""
 
-FeatureValue = Annotated[str, msgspec.Meta(max_length=4096)] | int | bool | None
-
-
-class PlanFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One feature of a plan as its author writes it; the feature's kind comes from the catalog.
-
-    Attributes:
-        enabled: whether the plan includes it.
-        value: what a static feature is set to; other kinds have none.
-    """
-
-    feature: Key
-    enabled: bool = True
-    value: FeatureValue = None
-
-
-class PlanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A published plan version: never changes once written, so it names the kinds of its features itself."""
-
-    features: tuple[Feature, ...] = ()
-    limits: tuple[Limit, ...] = ()
-    rates: tuple[Rate, ...] = ()
-
 
 def compose_plan(
     features: tuple[PlanFeature, ...],
-    limits: tuple[Limit, ...],
+    limits: tuple[PlanLimit, ...],
     kinds: Mapping[str, FeatureKind],
     meters: set[str],
     rates: tuple[Rate, ...] = (),
@@ -69,9 +45,14 @@ def compose_plan(
     seen: set[str] = set()
     for index, feature in enumerate(features):
         _check_feature(f"features[{index}]", feature, kinds, seen)
-    for violation in chain(limit_violations(limits, kinds, known), rate_violations(rates, kinds, known, meters)):
+    found: tuple[Iterable[Violation], ...] = (
+        plan_limit_violations(limits),
+        limit_violations(limits, kinds, known),
+        rate_violations(rates, kinds, known, meters),
+    )
+    for violation in chain.from_iterable(found):
         raise violation
-    composed = tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value) for f in features)
+    composed = tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value, f.by_role) for f in features)
     return PlanBody(features=composed, limits=limits, rates=rates)
 
 
@@ -84,12 +65,18 @@ def _check_feature(path: str, feature: PlanFeature, kinds: Mapping[str, FeatureK
     if feature.feature in seen:
         raise Violation(f"{path}.feature", f"names {feature.feature!r} a second time", "each feature once")
     seen.add(feature.feature)
-    if kind is not FeatureKind.STATIC and feature.value is not None:
+    _check_value(path, kind, feature)
+    for role, terms in feature.by_role.items():
+        _check_value(f"{path}.by_role.{role}", kind, terms)
+
+
+def _check_value(path: str, kind: FeatureKind, terms: PlanFeature | RoleTerms) -> None:
+    if kind is not FeatureKind.STATIC and terms.value is not None:
         raise Violation(f"{path}.value", f"is given for a {kind.value} feature", "a value for static features only")
-    if kind is FeatureKind.STATIC and feature.enabled and feature.value is None:
+    if kind is FeatureKind.STATIC and terms.enabled and terms.value is None:
         raise Violation(f"{path}.value", "is missing", "the value of a static feature")
-    if isinstance(feature.value, int) and abs(feature.value) > QUANTITY_MAX:
-        raise Violation(f"{path}.value", f"is {feature.value}", f"at most {QUANTITY_MAX} either way")
+    if isinstance(terms.value, int) and abs(terms.value) > QUANTITY_MAX:
+        raise Violation(f"{path}.value", f"is {terms.value}", f"at most {QUANTITY_MAX} either way")
 
 
 def encode_plan(body: PlanBody) -> str:

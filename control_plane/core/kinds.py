@@ -25,6 +25,7 @@ class Counted(NamedTuple):
         feature: ``None``: calls of every feature.
         dimension: whose counter it is, ``tag:NAME`` for the values of a tag; ``""`` for the customer's own.
         period_ms: of a rate: the time in which it admits its amount; else 0.
+        role: counts only calls of this role (of several: joined by ``@``); ``""``: of every role.
     """
 
     feature: str | None
@@ -33,12 +34,14 @@ class Counted(NamedTuple):
     dimension: str
     kind: Kind
     period_ms: int
+    role: str = ""
 
 
 @lru_cache(maxsize=4096)
 def counted(counter: str) -> Counted:
     """What a counter's name says."""
     feature, meter, window, scope = counter.split("/")
+    whose, _, role = scope.partition("@")
     kind = Kind.QUOTA
     if window.endswith(_RATE):
         kind = Kind.RATE
@@ -48,7 +51,8 @@ def counted(counter: str) -> Counted:
         feature=None if feature == "*" else feature,
         meter=meter,
         window=window.removesuffix(_RATE),
-        dimension="" if scope == "customer" else scope,
+        dimension="" if whose == "customer" else whose,
+        role=role,
         kind=kind,
         period_ms=_PERIODS_MS[window.removesuffix(_RATE)] if kind is Kind.RATE else 0,
     )

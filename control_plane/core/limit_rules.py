@@ -4,34 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from protocol.entitlements import FeatureKind, InFlight, Limit, LimitEnd, Scope
+from control_plane.core.plans import PlanLimit
+from protocol.entitlements import LIMITS_MAX, FeatureKind, InFlight, Limit, LimitEnd, Scope
 from protocol.units import QUANTITY_MAX
 from protocol.violations import Violation
 from protocol.windows import WindowKind
+
+COUNTER_MAX = 300
+"""Counters are keys of tables: their names have a bound."""
 
 SMOOTH_WINDOWS = (WindowKind.MINUTE, WindowKind.HOUR, WindowKind.DAY)
 
 
 def limit_violations(
-    limits: tuple[Limit, ...], kinds: Mapping[str, FeatureKind], meters: set[str]
+    limits: tuple[PlanLimit, ...], kinds: Mapping[str, FeatureKind], meters: set[str]
 ) -> Iterator[Violation]:
-    """Every rule that these limits break, in their order.
+    """Every rule that these limits break as agents enforce them, one by one and together, in their order.
 
     Args:
         kinds: every feature of the catalog; meters: every meter that may be named.
     """
-    keys: dict[str, int] = {}
-    counters: dict[str, int] = {}
-    for index, limit in enumerate(limits):
-        path = f"limits[{index}]"
+    keys: dict[str, str] = {}
+    counters: dict[str, str] = {}
+    variants = [(f"limits[{index}]", limit) for index, own in enumerate(limits) for limit in own.enforced()]
+    if len(variants) > LIMITS_MAX:
+        problem = f"are {len(variants)} with those of single roles"
+        yield Violation("limits", problem, f"at most {LIMITS_MAX}")
+    for path, limit in variants:
         if limit.key in keys:
-            first = keys[limit.key]
-            yield Violation(f"{path}.key", f"is {limit.key!r}, like that of limits[{first}]", "a name of its own")
+            yield Violation(f"{path}.key", f"is {limit.key!r}, like that of {keys[limit.key]}", "a name of its own")
         if limit.counter in counters:
-            first = counters[limit.counter]
-            expected = "one limit for each feature, meter, window and scope"
-            yield Violation(path, f"counts the same as limits[{first}]", expected)
-        keys[limit.key] = counters[limit.counter] = index
+            expected = "one limit for each feature, meter, window, scope and role"
+            yield Violation(path, f"counts the same as {counters[limit.counter]}", expected)
+        if len(limit.counter) > COUNTER_MAX:
+            problem = f"needs a counter's name of {len(limit.counter)} letters: feature, meter, window, scope and role"
+            yield Violation(path, problem, f"names that together have at most {COUNTER_MAX}")
+        keys[limit.key] = counters[limit.counter] = path
         if limit.meter not in meters:
             yield Violation(f"{path}.meter", f"names the unknown meter {limit.meter!r}", "one that is in the catalog")
         if limit.feature is not None and limit.feature not in kinds:
@@ -39,6 +47,33 @@ def limit_violations(
             yield Violation(f"{path}.feature", problem, "one that is in the catalog")
         for rule in _RULES:
             yield from rule(path, limit)
+
+
+def plan_limit_violations(limits: tuple[PlanLimit, ...]) -> Iterator[Violation]:
+    """Rules about what only the control plane does with limits."""
+    for index, limit in enumerate(limits):
+        path = f"limits[{index}]"
+        if limit.by_role and (limit.roles or limit.except_roles):
+            yield Violation(f"{path}.by_role", "is given beside roles or except_roles", "one of the two")
+        if limit.per_seat and limit.amount is None:
+            yield Violation(f"{path}.per_seat", "is true although the limit is unlimited", "false, or an amount")
+        if limit.prorate and (not limit.is_counted or limit.window is WindowKind.LIFETIME or limit.amount is None):
+            expected = "false, or a limit with an amount in a window that ends"
+            yield Violation(f"{path}.prorate", "is true for what has no parts of a window", expected)
+        if limit.prorate and limit.by_role:
+            yield Violation(f"{path}.prorate", "is true beside by_role", "one of the two")
+        if limit.shadow and not limit.is_counted:
+            expected = "false, or a limit that adds up in a window"
+            yield Violation(f"{path}.shadow", f"is true for the window {limit.window.value!r}", expected)
+        if limit.thresholds and (not limit.is_counted or not limit.amount):
+            expected = "none, or a limit with an amount that adds up in a window"
+            yield Violation(f"{path}.thresholds", "are given for what is never reached in parts", expected)
+        if list(limit.thresholds) != sorted(set(limit.thresholds)):
+            yield Violation(f"{path}.thresholds", "are not in order", "rising per cents, each once")
+        if limit.overage_price is not None and limit.at_end is not LimitEnd.OVERAGE:
+            yield Violation(
+                f"{path}.overage_price", "is given though nothing may pass", "none, unless at_end is overage"
+            )
 
 
 def _scope(path: str, limit: Limit) -> Iterator[Violation]:

@@ -10,7 +10,7 @@ import msgspec
 
 from protocol.entitlements import Limit, limits_on_path, scope_value
 from protocol.events import UsageEvent
-from protocol.windows import Window
+from protocol.windows import Calendar, Window
 
 LATE_MS_MAX = 40 * 86_400_000
 EARLY_MS_MAX = 5 * 60_000
@@ -63,7 +63,7 @@ def debits(
     paid: Mapping[tuple[str, str], int],
     windows: Set[tuple[str, str, int]],
     at_ms: int,
-    anchor_ms: int,
+    by: Calendar,
 ) -> list[Debit]:
     """What no lease of a counter paid, for every counter that the event touches.
 
@@ -74,17 +74,17 @@ def debits(
     Args:
         paid: what leases paid, by counter and scope value.
         windows: the windows that those leases belong to, as counter, scope value, start.
-        at_ms: when the event counts; anchor_ms: where the customer's billing periods begin.
+        at_ms: when the event counts; by: the customer's calendar.
     """
     found = []
-    for limit in limits_on_path(limits, event.feature, event.amounts):
+    for limit in limits_on_path(limits, event.feature, event.amounts, event.subject.role):
         if not limit.is_counted:
             continue
         whose = scope_value(limit, event.subject, event.tags)
         rest = event.amounts[limit.meter] - paid.get((limit.counter, whose), 0)
         if event.corrects is None:
             rest = max(0, rest)
-        window = limit.window_at(at_ms, anchor_ms)
+        window = limit.window_at(at_ms, by)
         if rest or (limit.counter, whose, window.start_ms) not in windows:
             cause = "uncharged" if event.corrects is None else "correction"
             found.append(Debit(limit, whose, window, rest, cause))

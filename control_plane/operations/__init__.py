@@ -5,7 +5,10 @@ author                 who makes a change, and what it is written down with
 resolve_entitlement    what customers may use now
 apply_catalog          declare features and meters, publish plans
 change_customer        add, rename, archive and bring back customers
-change_subscription    subscribe, change, pause, cancel
+change_subscription    subscribe; change plan, seats and add-ons, now or later
+move_subscription      cancel, pause, resume, past due, paid
+change_override        what one customer has otherwise
+keep_entitlements      writes down what customers may use, whenever it has changed
 read_balances          how a customer's limits stand
 read_usage             what a customer used
 check_token            whose token is shown

@@ -243,9 +243,9 @@ def _count(exchange: Exchange, reading: Reading, item: Incoming) -> None:
             place = (row.counter, row.scope_value)
             paid[place] = paid.get(place, 0) + min(charge.amount, row.granted)
             windows.add((*place, row.window_start_ms))
-    limits = exchange.entitlements[event.customer].limits
-    anchor_ms = exchange.anchors.get(event.customer, 0)
-    for debit in reconciliation.debits(limits, event, paid, windows, item.at_ms, anchor_ms):
+    limits = exchange.entitlements[event.customer].limits + exchange.held.shadow.get(event.customer, ())
+    by = exchange.calendar(event.customer)
+    for debit in reconciliation.debits(limits, event, paid, windows, item.at_ms, by):
         key = Key(event.customer, debit.limit.counter, debit.scope_value, debit.window.start_ms)
         exchange.touch(key, debit.window.end_ms)
         reading.owed.append(Owed(key, debit.amount, debit.cause, event.event))

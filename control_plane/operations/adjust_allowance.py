@@ -6,7 +6,7 @@ from control_plane.operations.author import Author
 from control_plane.operations.change_customer import require_customer
 from control_plane.operations.keep_books import Books
 from control_plane.operations.refusals import NotFound
-from control_plane.operations.resolve_entitlement import anchor_of, entitlement_of
+from control_plane.operations.resolve_entitlement import calendar_of, entitlement_of
 from control_plane.store import ledger
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
@@ -36,7 +36,7 @@ def adjust_allowance(
     if ledger.has(connection, customer, CAUSE, adjustment):
         return False
     counted = _limit(connection, customer, limit, author.now_ms)
-    window = counted.window_at(author.now_ms, anchor_of(connection, customer))
+    window = counted.window_at(author.now_ms, calendar_of(connection, customer, author.now_ms))
     key = Key(customer, counted.counter, scope_value, window.start_ms)
     books = Books(connection, author.now_ms)
     books.open({key: window.end_ms})

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-from control_plane.core.catalog import BUILT_IN_METERS, PlanFeature, compose_plan, decode_plan, encode_plan
+from control_plane.core.catalog import BUILT_IN_METERS, compose_plan, decode_plan, encode_plan
+from control_plane.core.plans import PlanFeature, PlanLimit
 from control_plane.operations.author import Author
 from control_plane.operations.refusals import Conflict
-from control_plane.store import catalog
-from control_plane.store.catalog import FeatureRow, MeterRow, PlanRow
+from control_plane.store import catalog, customers
+from control_plane.store.catalog import PLANS, FeatureRow, MeterRow, PlanRow, Shelf
 from control_plane.store.database import Connection
-from protocol.entitlements import Limit, Rate
+from protocol.entitlements import Rate
 
 
 def put_feature(connection: Connection, wanted: FeatureRow, author: Author) -> FeatureRow:
-    """Declare a feature or rename it.
+    """Declare a feature, rename it, say how it combines, or switch it off for everybody.
+
+    Customers whose entitlement this changes are told about a second later.
 
     Raises: Conflict: it exists with another kind, which published plans rely on.
     """
@@ -29,8 +32,10 @@ def put_feature(connection: Connection, wanted: FeatureRow, author: Author) -> F
         )
         raise Conflict("feature_kind_fixed", detail, "kind")
     else:
-        catalog.rename_feature(connection, wanted.feature, wanted.name)
-    body = {"name": wanted.name, "kind": wanted.kind.value}
+        catalog.change_feature(connection, wanted)
+        if (known.combine, known.disabled) != (wanted.combine, wanted.disabled):
+            customers.make_due(connection, of_all=True)
+    body = wanted._asdict() | {"kind": wanted.kind.value}
     author.write_down(connection, "feature.put", wanted.feature, body)
     return wanted
 
@@ -51,8 +56,10 @@ def put_meter(connection: Connection, wanted: MeterRow, author: Author) -> Meter
         detail = f"Meter {known.meter!r} counts {known.unit!r}; a meter's unit never changes. Declare another one."
         raise Conflict("meter_unit_fixed", detail, "unit")
     else:
-        catalog.describe_meter(connection, wanted.meter, wanted.description)
-    body = {"unit": wanted.unit, "description": wanted.description}
+        catalog.change_meter(connection, wanted)
+        if known.combine != wanted.combine:
+            customers.make_due(connection, of_all=True)
+    body = wanted._asdict()
     author.write_down(connection, "meter.put", wanted.meter, body)
     return wanted
 
@@ -62,23 +69,24 @@ def publish_plan(
     plan: str,
     name: str,
     features: tuple[PlanFeature, ...],
-    limits: tuple[Limit, ...],
+    limits: tuple[PlanLimit, ...],
     author: Author,
     rates: tuple[Rate, ...] = (),
+    shelf: Shelf = PLANS,
 ) -> PlanRow:
-    """Publish a plan's next version, unless the newest says the same. Subscribers stay on the version they have.
+    """Publish the next version of a plan (or add-on), unless the newest says the same. Who has one keeps its version.
 
     Raises: Violation: the plan breaks a rule of :func:`control_plane.core.catalog.compose_plan`.
     """
     kinds = catalog.feature_kinds(connection)
     wanted = compose_plan(features, limits, kinds, set(catalog.meter_names(connection)), rates)
-    newest = catalog.find_plan(connection, plan)
+    newest = catalog.find_plan(connection, plan, shelf=shelf)
     # Read before they are compared: what an older program wrote says the same in fewer fields.
     if newest is not None and (newest.name, decode_plan(newest.body)) == (name, wanted):
         return newest
     body = encode_plan(wanted)
     published = PlanRow(plan, newest.version + 1 if newest else 1, name, body, author.now_ms)
-    catalog.add_plan(connection, published)
+    catalog.add_plan(connection, published, shelf)
     written: dict[str, object] = {"name": name, "version": published.version, "body": msgspec.json.decode(body)}
-    author.write_down(connection, "plan.publish", plan, written)
+    author.write_down(connection, f"{shelf.key}.publish", plan, written)
     return published

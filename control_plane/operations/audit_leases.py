@@ -10,8 +10,8 @@ import msgspec
 
 from control_plane.core.kinds import Kind, kind_of
 from control_plane.core.lease_life import Status
-from control_plane.operations.resolve_entitlement import entitlement_of
-from control_plane.store import allowances, events, leases, ledger, subscriptions
+from control_plane.operations.resolve_entitlement import decode_document
+from control_plane.store import allowances, entitlements, events, leases, ledger
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
 from protocol.entitlements import Limit
@@ -111,13 +111,10 @@ def limit_differences(connection: Connection) -> Iterator[str]:
 
 def _limit_since(connection: Connection, key: Key, alive: list[leases.Row]) -> Limit | None:
     """The limit that the newest of these leases was granted under, if it is the present one."""
-    subscription = subscriptions.find(connection, key.customer)
-    entitlement = entitlement_of(connection, key.customer, 0)
-    if subscription is None or entitlement is None:
+    newest = entitlements.newest(connection, key.customer)
+    if newest is None or max((row.granted_at_ms for row in alive), default=0) <= newest.from_ms:
         return None
-    if max((row.granted_at_ms for row in alive), default=0) <= subscription.changed_at_ms:
-        return None
-    return next((limit for limit in entitlement.limits if limit.counter == key.counter), None)
+    return next((limit for limit in decode_document(newest.body).limits if limit.counter == key.counter), None)
 
 
 def _passes(account: allowances.Row, alive: list[leases.Row], limit: Limit | None) -> Iterator[str]:

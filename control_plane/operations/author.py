@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control_plane.store import audit_log, changes, customers
+from control_plane.operations.keep_entitlements import keep_entitlements
+from control_plane.store import audit_log, changes
 from control_plane.store.database import Connection
 
 
@@ -27,10 +28,13 @@ class Author:
         """Add a row to the audit log, in the transaction that makes the change."""
         audit_log.append(connection, self.now_ms, self.token, action, target, body, customer)
 
-    def change_entitlement(self, connection: Connection, customer: str) -> None:
-        """The customer's entitlement has changed: next version, and a word to every agent; last in a transaction."""
-        customers.bump(connection, customer)
-        self.announce(connection, customer)
+    def change_entitlement(self, connection: Connection, customer: str, cause: str) -> None:
+        """Something that decides the customer's entitlement has changed; last in a transaction.
+
+        Args:
+            cause: the action, for the record of versions.
+        """
+        keep_entitlements(connection, [customer], self.now_ms, cause)
 
     def announce(self, connection: Connection, customer: str) -> None:
         """A word to every agent that it should look at the customer again."""

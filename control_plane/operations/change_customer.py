@@ -20,10 +20,8 @@ def put_customer(connection: Connection, customer: str, name: str, author: Autho
         customers.rename(connection, customer, name)
         customers.set_archived(connection, customer, None)
     author.write_down(connection, "customer.put", customer, {"name": name}, customer)
-    if known is None:
-        author.announce(connection, customer)  # agents may have asked for it before it was known
-    elif known.archived_at_ms is not None:
-        author.change_entitlement(connection, customer)
+    if known is None or known.archived_at_ms is not None:
+        author.change_entitlement(connection, customer, "customer.put")  # agents may have asked before it was known
     return require_customer(connection, customer)
 
 
@@ -34,7 +32,7 @@ def archive_customer(connection: Connection, customer: str, author: Author) -> C
         return known
     customers.set_archived(connection, customer, author.now_ms)
     author.write_down(connection, "customer.archive", customer, {}, customer)
-    author.change_entitlement(connection, customer)
+    author.change_entitlement(connection, customer, "customer.archive")
     return require_customer(connection, customer)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from control_plane.core.entitlements import resolve
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.core.kinds import Kind, kind_of
 from control_plane.operations.keep_books import Account, Books
 from control_plane.operations.learn_again import Trust, notice_restore
-from control_plane.operations.resolve_entitlement import standing_of
+from control_plane.operations.resolve_entitlement import Standing as Held
+from control_plane.operations.resolve_entitlement import facts_of, standing_of
 from control_plane.store import agents, leases
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
@@ -18,7 +20,7 @@ from protocol.events import EventBatch
 from protocol.ids import is_key
 from protocol.leases import Denial, Grant, Recall, Renewal, Standing
 from protocol.uplink_messages import EventProblem, HighWater, SyncReply, SyncRequest
-from protocol.windows import Window
+from protocol.windows import Calendar, Window
 
 LEASE_TTL_MS = 60_000
 CLOCK_MARGIN_MS = LEASE_TTL_MS // 200 + 250
@@ -92,7 +94,7 @@ class Exchange:
         self.answer = Answer()
         self.books = Books(connection, now_ms)
         self.entitlements: dict[str, Entitlement] = {}
-        self.anchors: dict[str, int] = {}
+        self.held = Held({}, {}, {}, {})
         self.rows: dict[str, leases.Row] = {}
         self.payers: dict[str, leases.Row] = {}
         self.windows: dict[Key, int] = {}
@@ -121,7 +123,8 @@ class Exchange:
     def learn_customers(self, names: set[str]) -> None:
         """Resolve the entitlements of these customers, and keep them from changing meanwhile."""
         agents.hold_customers(self.connection, names)
-        self.entitlements, self.anchors = standing_of(self.connection, names, self.now_ms)
+        self.held = standing_of(self.connection, names, self.now_ms)
+        self.entitlements = self.held.entitlements
 
     def learn_leases(self, names: Iterable[str]) -> None:
         """Load these leases, as far as they are the asking agent's."""
@@ -150,7 +153,20 @@ class Exchange:
 
     def window(self, customer: str, limit: Limit) -> Window:
         """The limit's present window."""
-        return limit.window_at(self.now_ms, self.anchors.get(customer, 0))
+        return limit.window_at(self.now_ms, self.calendar(customer))
+
+    def calendar(self, customer: str) -> Calendar:
+        """By which calendar the customer's windows are told."""
+        return self.held.calendars.get(customer, Calendar())
+
+    def limit_from(self, customer: str, counter: str, at_ms: int) -> Limit | None:
+        """The limit that will govern a counter at an instant to come, by what is arranged now."""
+        if self.held.changes_at_ms.get(customer, at_ms + 1) > at_ms:
+            return self.limit(customer, counter)
+        document = resolve(facts_of(self.connection, [customer])[customer], at_ms)
+        if document.status is not CustomerStatus.ACTIVE:
+            return None
+        return next((limit for limit in document.limits if limit.counter == counter and limit.is_leased), None)
 
     def note(self, code: str, detail: str) -> None:
         """Something is odd about what this agent says; people can see it (store.troubles)."""

@@ -93,7 +93,7 @@ def _first_call(exchange: Exchange, named: CustomerSync, call: FirstCall) -> Ite
     }:
         return
     amounts = {**call.amounts, **derive(entitlement.rates, call.feature, call.amounts)}
-    on_path = {limit.key for limit in limits_on_path(entitlement.limits, call.feature, amounts)}
+    on_path = {limit.key for limit in limits_on_path(entitlement.limits, call.feature, amounts, call.subject.role)}
     for at, limit in enumerate(entitlement.limits):
         if limit.key not in on_path or not limit.is_leased:
             continue
@@ -119,11 +119,15 @@ def _ask(exchange: Exchange, named: CustomerSync, ask: Ask) -> Wish | None:
         return None
     window = exchange.window(named.customer, limit)
     if ask.ahead:
-        following = limit.window_at(window.end_ms, exchange.anchors.get(named.customer, 0))
+        following = limit.window_at(window.end_ms, exchange.calendar(named.customer))
         if following.start_ms != window.end_ms:  # it never ends
             _deny_for_good(exchange, named, ask, exhausted=False)
             return None
         window = following
+        limit = exchange.limit_from(named.customer, ask.counter, window.start_ms)
+        if limit is None:
+            _deny_for_good(exchange, named, ask, exhausted=True)
+            return None
     finishing = ask.finishing and limit.in_flight is InFlight.FINISH
     # Slots are taken and given back: how often says nothing of how many are held.
     demand_per_min = 0 if kind_of(ask.counter) is Kind.SLOTS else ask.demand_per_min

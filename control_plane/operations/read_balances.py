@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from control_plane.core.kinds import counted
 from control_plane.operations.change_customer import require_customer
-from control_plane.operations.resolve_entitlement import anchor_of, entitlement_of
+from control_plane.operations.resolve_entitlement import standing_of
 from control_plane.store import balances
 from control_plane.store.balances import Counted
 from control_plane.store.database import Connection
@@ -44,15 +44,15 @@ class BalancesQuery:
 def read_balances(connection: Connection, customer: str, query: BalancesQuery, now_ms: int) -> list[Balance]:
     """How the limits of a customer stand, in the order of its plan. Raises: NotFound."""
     require_customer(connection, customer)
-    entitlement = entitlement_of(connection, customer, now_ms)
-    assert entitlement is not None
-    anchor_ms = anchor_of(connection, customer)
+    standing = standing_of(connection, [customer], now_ms)
+    limits = standing.entitlements[customer].limits + standing.shadow.get(customer, ())
+    calendar = standing.calendars[customer]
     found: list[Balance] = []
-    for position, limit in enumerate(entitlement.limits):
+    for position, limit in enumerate(limits):
         missing = query.count - len(found)
         if missing <= 0:
             break
-        window = None if limit.window is WindowKind.REQUEST else limit.window_at(now_ms, anchor_ms)
+        window = None if limit.window is WindowKind.REQUEST else limit.window_at(now_ms, calendar)
         rows = _counted(connection, customer, position, limit, window, query, missing)
         shown = window if limit.is_counted else None
         found.extend(Balance(position, limit, shown, row) for row in rows)

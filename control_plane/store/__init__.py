@@ -5,11 +5,14 @@ file_claim      one control plane a SQLite file
 migrate         brings the schema to the newest version
 migrations      how the schema came to be
 tables          every table, once
+subscription_tables    those for subscriptions, add-ons and overrides
 trust_tables    those for trouble: restored databases, odd syncs
 wanted          many keys in one statement
 customers       customers and what decides their entitlement
 catalog         features, meters, plans
-subscriptions   which plan version a customer has
+subscriptions   what subscriptions went and will go through
+overrides       what single customers have otherwise
+entitlements    what all that resolved to, version by version
 tokens          tokens, by their public half
 audit_log       who changed what
 custody         the generation of the database, and the keys that seal grants

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, func, insert, select, update
 
+from control_plane.store.subscription_tables import add_ons
 from control_plane.store.tables import features, meters, plans
 from protocol.entitlements import FeatureKind
+
+_IN_MAX = 500
 
 
 class FeatureRow(NamedTuple):
@@ -16,6 +20,8 @@ class FeatureRow(NamedTuple):
     feature: str
     name: str
     kind: FeatureKind
+    combine: str = "sum"
+    disabled: bool = False
 
 
 class MeterRow(NamedTuple):
@@ -24,6 +30,7 @@ class MeterRow(NamedTuple):
     meter: str
     unit: str
     description: str
+    combine: str = "sum"
 
 
 class PlanRow(NamedTuple):
@@ -39,13 +46,17 @@ class PlanRow(NamedTuple):
 def find_feature(connection: Connection, feature: str) -> FeatureRow | None:
     """One feature."""
     row = connection.execute(select(features).where(features.c.feature == feature)).one_or_none()
-    return FeatureRow(row.feature, row.name, FeatureKind(row.kind)) if row else None
+    return _feature(row) if row else None
 
 
 def features_after(connection: Connection, feature: str, count: int) -> list[FeatureRow]:
     """Up to ``count`` features in order of name, beginning after ``feature``."""
     query = select(features).where(features.c.feature > feature).order_by(features.c.feature).limit(count)
-    return [FeatureRow(row.feature, row.name, FeatureKind(row.kind)) for row in connection.execute(query)]
+    return [_feature(row) for row in connection.execute(query)]
+
+
+def _feature(row: Row[Any]) -> FeatureRow:
+    return FeatureRow(row.feature, row.name, FeatureKind(row.kind), row.combine, row.disabled)
 
 
 def feature_kinds(connection: Connection) -> dict[str, FeatureKind]:
@@ -56,12 +67,26 @@ def feature_kinds(connection: Connection) -> dict[str, FeatureKind]:
 
 def add_feature(connection: Connection, row: FeatureRow) -> None:
     """A new feature."""
-    connection.execute(insert(features).values(feature=row.feature, name=row.name, kind=row.kind.value))
+    connection.execute(insert(features).values(**row._asdict() | {"kind": row.kind.value}))
 
 
-def rename_feature(connection: Connection, feature: str, name: str) -> None:
-    """Give it another display name."""
-    connection.execute(update(features).where(features.c.feature == feature).values(name=name))
+def change_feature(connection: Connection, row: FeatureRow) -> None:
+    """Everything about it but its kind."""
+    changed = update(features).where(features.c.feature == row.feature)
+    connection.execute(changed.values(name=row.name, combine=row.combine, disabled=row.disabled))
+
+
+def rules(connection: Connection) -> tuple[dict[str, str], set[str]]:
+    """How features and meters combine where it is not by sum (``feature:KEY``, ``meter:KEY``), and which features are
+    switched off for everybody."""
+    unusual = select(features.c.feature, features.c.combine, features.c.disabled).where(
+        (features.c.combine != "sum") | features.c.disabled
+    )
+    rows = connection.execute(unusual).all()
+    combine = {f"feature:{row.feature}": row.combine for row in rows}
+    query = select(meters.c.meter, meters.c.combine).where(meters.c.combine != "sum")
+    combine |= {f"meter:{row.meter}": row.combine for row in connection.execute(query)}
+    return combine, {row.feature for row in rows if row.disabled}
 
 
 _METERS = select(meters.c.meter).order_by(meters.c.meter)
@@ -89,27 +114,57 @@ def add_meter(connection: Connection, row: MeterRow) -> None:
     connection.execute(insert(meters).values(**row._asdict()))
 
 
-def describe_meter(connection: Connection, meter: str, description: str) -> None:
-    """Say anew what it counts."""
-    connection.execute(update(meters).where(meters.c.meter == meter).values(description=description))
+def change_meter(connection: Connection, row: MeterRow) -> None:
+    """Everything about it but its unit."""
+    changed = update(meters).where(meters.c.meter == row.meter)
+    connection.execute(changed.values(description=row.description, combine=row.combine))
 
 
-def find_plan(connection: Connection, plan: str, version: int | None = None) -> PlanRow | None:
-    """One version of a plan; without ``version`` the newest."""
-    query = select(plans).where(plans.c.plan == plan)
-    query = query.where(plans.c.version == version) if version else query.order_by(plans.c.version.desc()).limit(1)
+class Shelf(NamedTuple):
+    """Where versions of one kind lie: plans, or add-ons. Both are bundles of features and limits."""
+
+    table: Table
+    key: str
+
+
+PLANS = Shelf(plans, "plan")
+ADD_ONS = Shelf(add_ons, "add_on")
+
+
+def find_plan(connection: Connection, plan: str, version: int | None = None, shelf: Shelf = PLANS) -> PlanRow | None:
+    """One version of a plan (or add-on); without ``version`` the newest."""
+    table = shelf.table
+    query = select(table).where(table.c[shelf.key] == plan)
+    query = query.where(table.c.version == version) if version else query.order_by(table.c.version.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return PlanRow(*row) if row else None
 
 
-def newest_plans_after(connection: Connection, plan: str, count: int) -> list[PlanRow]:
-    """The newest version of up to ``count`` plans in order of name, beginning after ``plan``."""
-    newest = select(plans.c.plan, func.max(plans.c.version).label("version")).where(plans.c.plan > plan)
-    page = newest.group_by(plans.c.plan).order_by(plans.c.plan).limit(count).subquery()
-    query = select(plans).join(page, (plans.c.plan == page.c.plan) & (plans.c.version == page.c.version))
-    return [PlanRow(*row) for row in connection.execute(query.order_by(plans.c.plan))]
+def bodies(
+    connection: Connection, wanted: Iterable[tuple[str, int]], shelf: Shelf = PLANS
+) -> dict[tuple[str, int], str]:
+    """The bodies of these versions."""
+    named = sorted(set(wanted))
+    table = shelf.table
+    found: dict[tuple[str, int], str] = {}
+    for start in range(0, len(named), _IN_MAX):
+        keys = {key for key, _ in named[start : start + _IN_MAX]}
+        query = select(table.c[shelf.key], table.c.version, table.c.body).where(table.c[shelf.key].in_(sorted(keys)))
+        found |= {(row[0], row[1]): row[2] for row in connection.execute(query)}
+    return {name: found[name] for name in named}
 
 
-def add_plan(connection: Connection, row: PlanRow) -> None:
+def newest_plans_after(connection: Connection, plan: str, count: int, shelf: Shelf = PLANS) -> list[PlanRow]:
+    """The newest version of up to ``count`` plans (or add-ons) in order of name, beginning after ``plan``."""
+    table = shelf.table
+    key = table.c[shelf.key]
+    newest = select(key, func.max(table.c.version).label("version")).where(key > plan)
+    page = newest.group_by(key).order_by(key).limit(count).subquery()
+    query = select(table).join(page, (key == page.c[shelf.key]) & (table.c.version == page.c.version))
+    return [PlanRow(*row) for row in connection.execute(query.order_by(key))]
+
+
+def add_plan(connection: Connection, row: PlanRow, shelf: Shelf = PLANS) -> None:
     """Publish a version."""
-    connection.execute(insert(plans).values(**row._asdict()))
+    values = row._asdict()
+    connection.execute(insert(shelf.table).values(**{shelf.key: values.pop("plan")} | values))

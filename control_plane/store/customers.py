@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, insert, select, update
+from sqlalchemy import Connection, Select, insert, select, update
 
-from control_plane.store.tables import customers, plans, subscriptions
+from control_plane.store.subscription_tables import documents
+from control_plane.store.tables import customers
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 
 class Customer(NamedTuple):
-    """One row."""
+    """Who it is. ``version`` is that of its entitlement: it grows with every change of it."""
 
     customer: str
     name: str
@@ -22,30 +23,75 @@ class Customer(NamedTuple):
     archived_at_ms: int | None
 
 
+_CUSTOMER = (
+    customers.c.customer,
+    customers.c.name,
+    customers.c.version,
+    customers.c.created_at_ms,
+    customers.c.archived_at_ms,
+)
+
+
 class HolderRow(NamedTuple):
-    """What decides a customer's entitlement; without a subscription the last five are ``None``."""
+    """What a customer may use, as it was resolved last.
+
+    Attributes:
+        body: text of a ``core.entitlements.Document``; ``None``: nobody has resolved it yet.
+        changes_at_ms: when it may change by itself. ends_at_ms: when everything will be refused.
+        anchor_ms, zone, period_months: its calendar.
+    """
 
     customer: str
     version: int
-    archived_at_ms: int | None
-    plan: str | None
-    plan_version: int | None
-    status: str | None
-    anchor_ms: int | None
+    changes_at_ms: int | None
+    ends_at_ms: int | None
+    anchor_ms: int
+    zone: str
+    period_months: int
     body: str | None
+
+
+class Resolved(NamedTuple):
+    """What was resolved of a customer, and what it is to be read with; as in :class:`HolderRow`."""
+
+    customer: str
+    version: int
+    document: str | None
+    changes_at_ms: int | None
+    ends_at_ms: int | None
+    anchor_ms: int
+    zone: str
+    period_months: int
 
 
 def find(connection: Connection, customer: str, *, lock: bool = False) -> Customer | None:
     """One customer. ``lock``: hold its row until the transaction ends, so that changes to it happen one by one."""
-    query = select(customers).where(customers.c.customer == customer)
+    query = select(*_CUSTOMER).where(customers.c.customer == customer)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     return Customer(*row) if row else None
 
 
 def after(connection: Connection, customer: str, count: int) -> list[Customer]:
     """Up to ``count`` customers in order of name, beginning after ``customer``."""
-    query = select(customers).where(customers.c.customer > customer).order_by(customers.c.customer).limit(count)
+    query = select(*_CUSTOMER).where(customers.c.customer > customer).order_by(customers.c.customer).limit(count)
     return [Customer(*row) for row in connection.execute(query)]
+
+
+def known(connection: Connection, names: Iterable[str]) -> list[Customer]:
+    """Those of these customers that there are."""
+    ordered = sorted(set(names))
+    query = _known(connection.dialect.name)
+    found: list[Customer] = []
+    for start in range(0, len(ordered), CHUNK):
+        rows = connection.execute(query, as_rows([(name,) for name in ordered[start : start + CHUNK]]))
+        found += [Customer(*row) for row in rows]
+    return found
+
+
+@cache
+def _known(dialect: str) -> Select[Any]:
+    table = wanted(dialect, (customers.c.customer,))
+    return select(*_CUSTOMER).select_from(table.join(customers, customers.c.customer == table.c.customer))
 
 
 def add(connection: Connection, customer: str, name: str, now_ms: int) -> None:
@@ -65,13 +111,6 @@ def set_archived(connection: Connection, customer: str, archived_at_ms: int | No
     connection.execute(update(customers).where(customers.c.customer == customer).values(archived_at_ms=archived_at_ms))
 
 
-def bump(connection: Connection, customer: str) -> None:
-    """Its entitlement has changed: one version further."""
-    connection.execute(
-        update(customers).where(customers.c.customer == customer).values(version=customers.c.version + 1)
-    )
-
-
 def holders(connection: Connection, names: Iterable[str]) -> Iterator[HolderRow]:
     """What decides the entitlements of the customers named; unknown ones are left out."""
     ordered = sorted(set(names))
@@ -85,15 +124,53 @@ def holders(connection: Connection, names: Iterable[str]) -> Iterator[HolderRow]
 def _holders(dialect: str) -> Select[Any]:
     table = wanted(dialect, (customers.c.customer,))
     named = table.join(customers, customers.c.customer == table.c.customer)
-    subscribed = named.outerjoin(subscriptions, subscriptions.c.customer == customers.c.customer)
-    published = and_(plans.c.plan == subscriptions.c.plan, plans.c.version == subscriptions.c.plan_version)
     return select(
         customers.c.customer,
         customers.c.version,
-        customers.c.archived_at_ms,
-        subscriptions.c.plan,
-        subscriptions.c.plan_version,
-        subscriptions.c.status,
-        subscriptions.c.anchor_ms,
-        plans.c.body,
-    ).select_from(subscribed.outerjoin(plans, published))
+        customers.c.changes_at_ms,
+        customers.c.ends_at_ms,
+        customers.c.anchor_ms,
+        customers.c.zone,
+        customers.c.period_months,
+        documents.c.body,
+    ).select_from(named.outerjoin(documents, documents.c.document == customers.c.document))
+
+
+def due(connection: Connection, now_ms: int, count: int) -> list[str]:
+    """Up to ``count`` customers whose entitlement may have changed by itself, the longest due first."""
+    query = select(customers.c.customer).where(customers.c.changes_at_ms <= now_ms)
+    return list(connection.execute(query.order_by(customers.c.changes_at_ms).limit(count)).scalars())
+
+
+def make_due(connection: Connection, *, of_all: bool = False, names: Iterable[str] = ()) -> None:
+    """The entitlements of these customers, or of all, are to be resolved anew."""
+    changed = update(customers).values(changes_at_ms=0)
+    if of_all:
+        connection.execute(changed.where(customers.c.document.is_not(None)))
+        return
+    ordered = sorted(set(names))
+    for start in range(0, len(ordered), CHUNK):
+        connection.execute(changed.where(customers.c.customer.in_(ordered[start : start + CHUNK])))
+
+
+def resolved(connection: Connection, names: Iterable[str]) -> list[Resolved]:
+    """What was resolved of these customers."""
+    ordered = sorted(set(names))
+    columns = [customers.c[name] for name in Resolved._fields]
+    found: list[Resolved] = []
+    for start in range(0, len(ordered), CHUNK):
+        query = select(*columns).where(customers.c.customer.in_(ordered[start : start + CHUNK]))
+        found += [Resolved(*row) for row in connection.execute(query)]
+    return found
+
+
+def hold(connection: Connection, names: Iterable[str]) -> None:
+    """Hold the rows of these customers until the transaction ends, in order, so that changes happen one by one."""
+    query = select(customers.c.customer).where(customers.c.customer.in_(sorted(set(names))))
+    connection.execute(query.order_by(customers.c.customer).with_for_update()).all()
+
+
+def put_resolved(connection: Connection, resolved: Resolved) -> None:
+    """Keep what was resolved."""
+    values = resolved._asdict()
+    connection.execute(update(customers).where(customers.c.customer == values.pop("customer")).values(**values))

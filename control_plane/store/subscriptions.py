@@ -1,38 +1,66 @@
-"""Subscriptions: one a customer for now; what was before is in the audit log."""
+"""Subscriptions: every change of one, past and to come; what it is at an instant is their fold."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Select, insert, select, update
 
-from control_plane.store.tables import subscriptions
+from control_plane.store.subscription_tables import subscription_changes
+from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 
-class SubscriptionRow(NamedTuple):
-    """Which plan version a customer has. ``anchor_ms``: where its billing periods begin; it never moves."""
+class ChangeRow(NamedTuple):
+    """From ``from_ms`` on, a track has a value (JSON). ``replaced_at_ms``: when something else was arranged instead."""
 
+    change: int
     customer: str
-    plan: str
-    plan_version: int
-    status: str
-    anchor_ms: int
-    started_at_ms: int
-    changed_at_ms: int
+    track: str
+    value: str
+    from_ms: int
+    cause: str
+    actor: str
+    recorded_at_ms: int
+    replaced_at_ms: int | None
 
 
-def find(connection: Connection, customer: str) -> SubscriptionRow | None:
-    """The customer's subscription."""
-    row = connection.execute(select(subscriptions).where(subscriptions.c.customer == customer)).one_or_none()
-    return SubscriptionRow(*row) if row else None
+def of(connection: Connection, names: Iterable[str]) -> dict[str, list[ChangeRow]]:
+    """What stands of the subscriptions of these customers, by customer; those without one are left out."""
+    ordered = sorted(set(names))
+    found: dict[str, list[ChangeRow]] = {}
+    for start in range(0, len(ordered), CHUNK):
+        wanted_rows = as_rows([(name,) for name in ordered[start : start + CHUNK]])
+        for row in connection.execute(_of(connection.dialect.name), wanted_rows):
+            found.setdefault(row.customer, []).append(ChangeRow(*row))
+    return found
 
 
-def add(connection: Connection, row: SubscriptionRow) -> None:
-    """A customer's first subscription."""
-    connection.execute(insert(subscriptions).values(**row._asdict()))
+@cache
+def _of(dialect: str) -> Select[Any]:
+    table = wanted(dialect, (subscription_changes.c.customer,))
+    joined = table.join(subscription_changes, subscription_changes.c.customer == table.c.customer)
+    standing = subscription_changes.c.replaced_at_ms.is_(None)
+    return select(subscription_changes).select_from(joined).where(standing).order_by(subscription_changes.c.change)
 
 
-def replace(connection: Connection, row: SubscriptionRow) -> None:
-    """Another plan, version or status from now on."""
-    changed = update(subscriptions).where(subscriptions.c.customer == row.customer)
-    connection.execute(changed.values(**row._asdict()))
+def history(connection: Connection, customer: str, after: int, count: int) -> list[ChangeRow]:
+    """Up to ``count`` changes in the order in which they were made, replaced ones included, beginning after one."""
+    query = select(subscription_changes).where(
+        subscription_changes.c.customer == customer, subscription_changes.c.change > after
+    )
+    return [ChangeRow(*row) for row in connection.execute(query.order_by(subscription_changes.c.change).limit(count))]
+
+
+def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Write changes down, in their order."""
+    for row in rows:  # one by one: their numbers say which was said later
+        connection.execute(insert(subscription_changes).values(**row))
+
+
+def replace(connection: Connection, changes: Sequence[int], now_ms: int) -> None:
+    """Something else was arranged instead of these."""
+    if changes:
+        changed = update(subscription_changes).where(subscription_changes.c.change.in_(changes))
+        connection.execute(changed.values(replaced_at_ms=now_ms))

@@ -27,6 +27,15 @@ customers = Table(
     Column("version", BigInteger, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("archived_at_ms", BigInteger),
+    # What was resolved last, and until when it holds by itself: `document` is a key of `documents`. Null: never yet.
+    Column("document", String(64)),
+    Column("changes_at_ms", BigInteger),  # when it may change by itself; 0: it is to be resolved anew
+    Column("ends_at_ms", BigInteger),  # when everything will be refused, by what is arranged now
+    # By which calendar its windows are told (protocol.windows.Calendar).
+    Column("anchor_ms", BigInteger, nullable=False, server_default="0"),
+    Column("zone", String(64), nullable=False, server_default="UTC"),
+    Column("period_months", Integer, nullable=False, server_default="1"),
+    Index(None, "changes_at_ms"),
 )
 
 features = Table(
@@ -35,6 +44,8 @@ features = Table(
     Column("feature", KEY, primary_key=True),
     Column("name", Text, nullable=False),
     Column("kind", String(16), nullable=False),
+    Column("combine", String(8), nullable=False, server_default="sum"),
+    Column("disabled", Boolean, nullable=False, server_default=false()),
 )
 
 meters = Table(
@@ -43,9 +54,10 @@ meters = Table(
     Column("meter", KEY, primary_key=True),
     Column("unit", String(64), nullable=False),
     Column("description", Text, nullable=False),
+    Column("combine", String(8), nullable=False, server_default="sum"),
 )
 
-# A plan version never changes once written; `body` is JSON of core.catalog.PlanBody.
+# A plan version never changes once written; `body` is JSON of core.plans.PlanBody.
 plans = Table(
     "plans",
     metadata,
@@ -54,19 +66,6 @@ plans = Table(
     Column("name", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("published_at_ms", BigInteger, nullable=False),
-)
-
-# One subscription a customer for now; history is in the audit log.
-subscriptions = Table(
-    "subscriptions",
-    metadata,
-    Column("customer", KEY, primary_key=True),
-    Column("plan", KEY, nullable=False),
-    Column("plan_version", Integer, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("anchor_ms", BigInteger, nullable=False),
-    Column("started_at_ms", BigInteger, nullable=False),
-    Column("changed_at_ms", BigInteger, nullable=False),
 )
 
 # One limit's counter x one scope value x one window: what leases are cut from. Its ceiling is not stored: it is

@@ -123,7 +123,7 @@ class Lender:
             for first in named.first_calls:
                 meters = {**first.amounts, **derive(entitlement.rates, first.feature, first.amounts)}
                 for index, limit in enumerate(entitlement.limits):
-                    if limit.is_leased and limit in limits_on_path((limit,), first.feature, meters):
+                    if limit.is_leased and limit in limits_on_path((limit,), first.feature, meters, first.subject.role):
                         key = (named.customer, limit.counter, scope_value(limit, first.subject, first.tags))
                         wish = Ask(f"{first.leases}.{index}", key[1], key[2], meters[limit.meter])
                         self._lend(wish, key, grants, denials)
@@ -190,7 +190,9 @@ class Lender:
         self.high_water[batch.boot] = max(mark, batch.first + batch.count - 1)
 
     def _debit(self, event: UsageEvent) -> None:
-        for limit in limits_on_path(self.entitlements[event.customer].limits, event.feature, event.amounts):
+        for limit in limits_on_path(
+            self.entitlements[event.customer].limits, event.feature, event.amounts, event.subject.role
+        ):
             if not limit.is_counted:
                 continue
             key = (event.customer, limit.counter, scope_value(limit, event.subject, event.tags))

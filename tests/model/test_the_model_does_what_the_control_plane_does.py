@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
+import msgspec
 import pytest
 
-from control_plane.core.catalog import PlanFeature
-from control_plane.core.entitlements import SubscriptionStatus
+from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import put_customer
@@ -53,7 +54,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 def _publish(connection: Connection) -> None:
     author = Author("test", NOW_MS)
     put_feature(connection, FeatureRow("chat", "chat", FeatureKind.METERED), author)
-    publish_plan(connection, "plan", "plan", (PlanFeature("chat"),), (LIMIT,), author, ())
+    limits = (PlanLimit(**msgspec.structs.asdict(LIMIT)),)
+    publish_plan(connection, "plan", "plan", (PlanFeature("chat"),), limits, author, ())
 
 
 @dataclass

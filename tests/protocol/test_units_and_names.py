@@ -109,7 +109,7 @@ def test_milliseconds_are_written_only_where_there_are_any():
 
 @given(st.lists(limits, max_size=10).map(tuple), feature_names, st.dictionaries(meter_names, quantities))
 def test_a_limit_is_on_the_path_exactly_when_its_meter_and_its_feature_are(all_limits, feature, meters):
-    found = list(limits_on_path(all_limits, feature, meters))
+    found = list(limits_on_path(all_limits, feature, meters, None))
     expected = [limit for limit in all_limits if limit.meter in meters and limit.feature in (None, feature)]
     assert found == expected
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from alembic import context
 
-from control_plane.store.trust_tables import metadata
+from control_plane.store import subscription_tables, trust_tables
+from control_plane.store.tables import metadata
+
+__all__ = ["subscription_tables", "trust_tables"]  # importing them is adding their tables
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -65,7 +65,7 @@ def test_publishing_makes_a_version_and_moves_no_subscriber(admin: Any) -> None:
     assert [item["version"] for item in admin.get("/v1/plans")["items"]] == [2]
     admin.put("/v1/customers/acme/subscription", {"plan": "pro", "status": "paused"})
     assert admin.get("/v1/customers/acme/entitlement")["plan"] == "pro@1"
-    admin.put("/v1/customers/acme/subscription", {"plan": "pro", "version": 2})
+    admin.put("/v1/customers/acme/subscription", {"plan": "pro", "version": 2, "status": "active"})
     after = admin.get("/v1/customers/acme/entitlement")
     assert (after["plan"], after["status"], after["limits"][0]["amount"]) == ("pro@2", "active", 20)
 
@@ -80,7 +80,7 @@ def test_every_change_of_what_a_customer_may_use_raises_its_version_and_tells_th
         ("PUT", "/subscription", {"plan": "free"}, "active"),
         ("PUT", "/subscription", {"plan": "pro"}, "active"),
         ("PUT", "/subscription", {"plan": "pro", "status": "paused"}, "paused"),
-        ("PUT", "/subscription", {"plan": "pro"}, "active"),
+        ("PUT", "/subscription", {"plan": "pro", "status": "active"}, "active"),
         ("DELETE", "/subscription", None, "cancelled"),
         ("DELETE", "", None, "archived"),
         ("PUT", "", {"name": "Acme"}, "cancelled"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from control_plane.core.catalog import PlanFeature, compose_plan, decode_plan, encode_plan
+from control_plane.core.catalog import compose_plan, decode_plan, encode_plan
+from control_plane.core.plans import PlanFeature, PlanLimit
 from protocol.entitlements import (
     FEATURES_MAX,
     LIMITS_MAX,
     RATES_MAX,
     FeatureKind,
     InFlight,
-    Limit,
     LimitEnd,
     Rate,
     Scope,
@@ -23,15 +23,15 @@ from protocol.windows import WindowKind
 
 KINDS = {"chat": FeatureKind.METERED, "sso": FeatureKind.BOOLEAN, "model": FeatureKind.STATIC}
 METERS = {"images", "credits", "points"}
-DAY = Limit("a", "images", 10, WindowKind.DAY)
+DAY = PlanLimit("a", "images", 10, WindowKind.DAY)
 
 
-def change(**fields: object) -> Limit:
+def change(**fields: object) -> PlanLimit:
     return msgspec.structs.replace(DAY, **fields)
 
 
 def refusal(
-    features: tuple[PlanFeature, ...] = (), limits: tuple[Limit, ...] = (), rates: tuple[Rate, ...] = ()
+    features: tuple[PlanFeature, ...] = (), limits: tuple[PlanLimit, ...] = (), rates: tuple[Rate, ...] = ()
 ) -> str:
     with pytest.raises(Violation) as caught:
         compose_plan(features, limits, KINDS, METERS, rates)
@@ -95,7 +95,7 @@ def test_a_plan_that_keeps_the_rules_is_composed_and_survives_storage() -> None:
         (change(batch_floor=1, window=WindowKind.REQUEST), "limits[0].batch_floor"),
     ],
 )
-def test_a_limit_that_breaks_a_rule_is_named(limit: Limit, field: str) -> None:
+def test_a_limit_that_breaks_a_rule_is_named(limit: PlanLimit, field: str) -> None:
     assert refusal(limits=(limit,)) == field
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from zlib import crc32
 
+import msgspec
 import pytest
 
-from control_plane.core.catalog import PlanFeature
-from control_plane.core.entitlements import SubscriptionStatus
+from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature, put_meter
 from control_plane.operations.audit_books import check_books
 from control_plane.operations.author import Author
@@ -137,7 +138,8 @@ class World:
             put_feature(connection, FeatureRow("search", "search", FeatureKind.METERED), self.author)
             put_meter(connection, MeterRow("credits", "credits", ""), self.author)
             features = (PlanFeature("chat"), PlanFeature("search"))
-            publish_plan(connection, plan, plan, features, limits, self.author, rates)
+            whole = tuple(PlanLimit(**msgspec.structs.asdict(limit)) for limit in limits)
+            publish_plan(connection, plan, plan, features, whole, self.author, rates)
             put_customer(connection, name, name, self.author)
             subscribe(connection, name, plan, None, SubscriptionStatus(status), self.author)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select
 
-from control_plane.core.catalog import PlanFeature
-from control_plane.core.entitlements import SubscriptionStatus
 from control_plane.core.kinds import Kind, counted, kind_of
+from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature
 from control_plane.operations.audit_books import check_books
 from control_plane.operations.author import Author
@@ -120,7 +121,8 @@ class Story:
 
         def work(connection: Connection) -> None:
             put_feature(connection, FeatureRow("chat", "chat", FeatureKind.METERED), author)
-            publish_plan(connection, plan, plan, (PlanFeature("chat"),), limits(amount), author)
+            whole = tuple(PlanLimit(**msgspec.structs.asdict(limit)) for limit in limits(amount))
+            publish_plan(connection, plan, plan, (PlanFeature("chat"),), whole, author)
             for name in NAMES:
                 put_customer(connection, name, name, author)
                 subscribe(connection, name, plan, None, SubscriptionStatus.ACTIVE, author)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.store import tables
-from protocol.windows import WindowKind, window_at
+from protocol.windows import Calendar, WindowKind, window_at
 
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
@@ -25,7 +25,7 @@ def period(world: Any) -> Any:
 def renewal_ms(world: Any) -> int:
     """When the period that begins now ends."""
     now_ms = world.clock.now_ms()
-    return window_at(WindowKind.BILLING_PERIOD, now_ms, now_ms).end_ms
+    return window_at(WindowKind.BILLING_PERIOD, now_ms, Calendar(now_ms)).end_ms
 
 
 def use(world: Any, agent: Any, tokens: int, at_ms: int | None = None) -> None:

@@ -83,7 +83,7 @@ def test_a_call_gets_room_everywhere_or_nowhere_and_no_counter_passes_its_limit(
 def _all_or_none(
     plan: list[Limit], amounts: dict[str, int], subject: Subject, tags: dict[str, str], reply: Any
 ) -> None:
-    path = [limit for limit in limits_on_path(tuple(plan), "chat", amounts) if amounts[limit.meter]]
+    path = [limit for limit in limits_on_path(tuple(plan), "chat", amounts, None) if amounts[limit.meter]]
     places = {(limit.counter, scope_value(limit, subject, tags)) for limit in path}
     granted = {(grant.counter, grant.scope_value) for grant in reply.grants}
     denied = {(denial.counter, denial.scope_value) for denial in reply.denials}

@@ -1,0 +1,74 @@
+"""Writes down what customers may use, whenever it has changed: by somebody, or by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from control_plane.core import entitlements as rules
+from control_plane.core.entitlements import Facts
+from control_plane.operations.resolve_entitlement import facts_of
+from control_plane.store import changes, customers, entitlements
+from control_plane.store.customers import Resolved
+from control_plane.store.database import Connection
+from protocol.windows import Calendar
+
+BATCH_MAX = 200
+"""So many customers are resolved in one transaction."""
+
+BY_ITSELF = "time"
+"""The cause of a change that nobody made at that moment."""
+
+
+def keep_entitlements(connection: Connection, names: Iterable[str], now_ms: int, cause: str) -> list[str]:
+    """Resolve these customers as of now; where the document differs, their next version, with a word to every agent.
+
+    Last in a transaction: the change feed is held until its end.
+
+    Returns: the customers whose entitlement has changed.
+    """
+    facts = facts_of(connection, names)
+    held = {row.customer: row for row in customers.resolved(connection, facts)}
+    changed = [name for name in sorted(facts) if _keep(connection, held[name], facts[name], now_ms, cause)]
+    changes.append(connection, [changes.Change(name, changes.ENTITLEMENT) for name in changed], now_ms)
+    return changed
+
+
+def any_due(connection: Connection, now_ms: int) -> bool:
+    """Whether somebody's entitlement changes by itself about now."""
+    return bool(customers.due(connection, now_ms, 1))
+
+
+def keep_due(connection: Connection, now_ms: int) -> int:
+    """Resolve customers whose entitlement changes by itself about now, up to ``BATCH_MAX``; how many there were."""
+    due = customers.due(connection, now_ms, BATCH_MAX)
+    if due:
+        customers.hold(connection, due)
+        keep_entitlements(connection, due, now_ms, BY_ITSELF)
+    return len(due)
+
+
+def _keep(connection: Connection, held: Resolved, facts: Facts, now_ms: int, cause: str) -> bool:
+    body = msgspec.json.encode(rules.resolve(facts, now_ms)).decode()
+    document = entitlements.key_of(body)
+    calendar = rules.calendar_at(facts, now_ms) or Calendar()
+    differs = document != held.document
+    version = held.version + 1 if differs and held.document is not None else held.version
+    wanted = Resolved(
+        customer=held.customer,
+        version=version,
+        document=document,
+        changes_at_ms=rules.next_change_ms(facts, now_ms),
+        ends_at_ms=rules.ends_at_ms(facts, now_ms),
+        anchor_ms=calendar.anchor_ms,
+        zone=calendar.zone,
+        period_months=calendar.months,
+    )
+    if wanted == held:
+        return False
+    if differs:
+        entitlements.keep_document(connection, document, body)
+        entitlements.add_version(connection, held.customer, version, document, now_ms, cause)
+    customers.put_resolved(connection, wanted)
+    return differs or wanted.ends_at_ms != held.ends_at_ms
