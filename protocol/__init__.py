@@ -5,6 +5,7 @@ units              quantities, meters, token classes
 instants           milliseconds and RFC 3339
 windows            half-open spans, computed from instants
 entitlements       limits, features, and the document that holds them
+rates              rate cards: what a call is turned into, by feature, model and token class
 decisions          allow, throttle, block, and why
 leases             grants, reports, recalls
 events             usage events and their batches

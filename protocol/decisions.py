@@ -25,6 +25,7 @@ class Code(StrEnum):
     REQUESTED_USAGE_EXCEEDS_LIMIT = "requested_usage_exceeds_limit"  # could never fit, however empty the counter
     FEATURE_NOT_FOUND = "feature_not_found"
     FEATURE_UNAVAILABLE = "feature_unavailable"
+    MODEL_UNAVAILABLE = "model_unavailable"  # the plan has prices by model, and none for this one
     CUSTOMER_NOT_FOUND = "customer_not_found"
     CUSTOMER_ARCHIVED = "customer_archived"
     NO_ACTIVE_SUBSCRIPTION = "no_active_subscription"

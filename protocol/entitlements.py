@@ -9,14 +9,14 @@ from typing import Annotated, assert_never
 import msgspec
 
 from protocol.events import Subject
-from protocol.ids import Key
-from protocol.units import METERS_MAX, Quantity
+from protocol.ids import Key, ModelName
+from protocol.units import METERS_MAX, TOKEN_CLASSES, Quantity, TokenClass
 from protocol.windows import UTC_CALENDAR, Calendar, Window, WindowKind, window_at
 
 LIMITS_MAX = 64
 FEATURES_MAX = 256
 CATALOG_METERS_MAX = 256
-RATES_MAX = 64
+RATES_MAX = 256
 ROLES_MAX = 32
 MILLION = 1_000_000
 
@@ -191,18 +191,26 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How calls of a feature turn into a meter of their own, such as ``credits``: a pool that several features draw
-    from at different rates is a limit on that meter.
+    """How calls turn into a meter of their own, such as ``credits`` or ``cost_micros``: a pool that several features
+    and models draw from at different rates is a limit on it. :mod:`protocol.rates` says which rate prices a call.
 
     Attributes:
         meter: what is made; callers never report it themselves.
         weights: millionths of a unit of it for one unit of each meter named.
-        feature: calls of this feature; ``None``: of every feature that has no rate of its own for this meter.
+        feature: calls of this feature; ``None``: of every feature.
+        model: calls of this model; ``None``: of every model, also of those that nobody knows.
+        classes: the same for token classes that cost other than the meter that they sum into.
+        per: what comes out is divided by this: weights in micro-units of money make credits of so many micro-units.
+        book: the price book and version that it comes from, as ``standard@3``; empty for a plan's own.
     """
 
     meter: Key
     weights: Annotated[dict[Key, Quantity], msgspec.Meta(min_length=1, max_length=METERS_MAX)]
     feature: Key | None = None
+    model: ModelName | None = None
+    classes: Annotated[dict[TokenClass, Quantity], msgspec.Meta(max_length=len(TOKEN_CLASSES))] = {}
+    per: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] = 1
+    book: Annotated[str, msgspec.Meta(max_length=140)] = ""
 
 
 class CustomerStatus(StrEnum):
@@ -238,21 +246,6 @@ class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     meters: Annotated[tuple[Key, ...], msgspec.Meta(max_length=CATALOG_METERS_MAX)] = ()
     ends_in_ms: int | None = None
     rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
-
-
-def derive(rates: tuple[Rate, ...], feature: str, meters: Mapping[str, int]) -> dict[str, int]:
-    """What a call makes of derived meters; each is rounded up to a whole unit, once a call.
-
-    A rate for the call's own feature goes before one for every feature.
-    """
-    chosen: dict[str, Rate] = {}
-    for rate in rates:
-        if rate.feature == feature or (rate.feature is None and rate.meter not in chosen):
-            chosen[rate.meter] = rate
-    return {
-        meter: -(-sum(meters.get(name, 0) * weight for name, weight in rate.weights.items()) // MILLION)
-        for meter, rate in chosen.items()
-    }
 
 
 def limits_on_path(

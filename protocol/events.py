@@ -54,6 +54,23 @@ class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     orphan: bool = False
 
 
+class Priced(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, gc=False):
+    """What made one derived meter of an event, so that it can be traced, and priced again.
+
+    Attributes:
+        by: the price book and version (``standard@3``), or the plan and version whose own rate it was.
+        model: the model whose rate it was; ``None`` for a rate of all models.
+        per: what that rate divides by.
+        known: whether a rate was meant for such a call. If not, it counts by what was asked for, or by the dearest.
+    """
+
+    meter: Key
+    by: Annotated[str, msgspec.Meta(max_length=140)]
+    model: ModelName | None = None
+    per: int = 1
+    known: bool = True
+
+
 class UsageEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Who used how much of what, when, under which leases.
 
@@ -66,6 +83,7 @@ class UsageEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         corrects: the event that this one corrects.
         version: the entitlement version that the decision was made under; 0 if none was known.
         derived: which of ``amounts`` nobody reported: the entitlement's rates made them of the others.
+        priced: by which rate, for each of those.
     """
 
     event: Key
@@ -84,6 +102,7 @@ class UsageEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     corrects: Key | None = None
     version: int = 0
     derived: Annotated[tuple[Key, ...], msgspec.Meta(max_length=METERS_MAX)] = ()
+    priced: Annotated[tuple[Priced, ...], msgspec.Meta(max_length=METERS_MAX)] = ()
 
 
 class EventBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

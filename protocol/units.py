@@ -7,7 +7,7 @@ a cache and ``output_tokens`` includes reasoning. Token classes are the disjoint
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -33,6 +33,10 @@ OUTPUT_TOKENS = "output_tokens"
 INPUT_CLASSES = ("input", "cache_read", "cache_write", "input_audio", "input_image")
 OUTPUT_CLASSES = ("output", "reasoning", "output_audio", "output_image")
 TOKEN_CLASSES = frozenset(INPUT_CLASSES + OUTPUT_CLASSES)
+TokenClass = Literal[
+    "input", "cache_read", "cache_write", "input_audio", "input_image",
+    "output", "reasoning", "output_audio", "output_image",
+]  # fmt: skip
 
 
 def normalise(amounts: Mapping[str, int], tokens: Mapping[str, int]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import msgspec
 
 from protocol.entitlements import Entitlement, Priority
 from protocol.events import EventBatch, Subject
-from protocol.ids import Key, Tags
+from protocol.ids import Key, ModelName, Tags
 from protocol.leases import Counter, Denial, Grant, LeaseReport, Recall, Renewal, ScopeValue
 from protocol.units import QUANTITY_MAX, Amounts, Quantity
 
@@ -84,6 +84,7 @@ class FirstCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     amounts: Amounts
     tags: Tags = {}
     priority: Priority = Priority.INTERACTIVE
+    model: ModelName | None = None
 
 
 class CustomerSync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -15,6 +15,8 @@ MESSAGES = {
     Code.OK: "Allowed.",
     Code.FEATURE_NOT_FOUND: "The plan of this customer has no feature of this name; check the spelling or the plan.",
     Code.FEATURE_UNAVAILABLE: "The plan of this customer does not include this feature; upgrade the plan to use it.",
+    Code.MODEL_UNAVAILABLE: "The plan of this customer has prices by model, and none for that of this call; name one"
+    " that the plan offers, or add its price to the plan.",
     Code.CUSTOMER_NOT_FOUND: "There is no such customer; create it in the control plane first.",
     Code.CUSTOMER_ARCHIVED: "This customer has been archived.",
     Code.NO_ACTIVE_SUBSCRIPTION: "This customer has no active subscription; subscribe it to a plan.",

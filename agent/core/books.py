@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from agent.core.budget import Allowance
 from agent.core.decide import Path, path_of
+from agent.core.derived import card_of
 from agent.core.kinds import new_allowance
 from agent.core.leases import AllowanceKey, Lease
 from agent.core.pending import Group, Pending
@@ -14,6 +17,7 @@ from agent.core.rates import RateAllowance
 from agent.core.reservations import EndedBook, ReservationBook
 from protocol.entitlements import Entitlement, Feature, Priority, Scope
 from protocol.local_messages import Call, Reserve
+from protocol.rates import NO_RATES, RateCard
 from protocol.uplink_messages import FirstCall
 
 PARKED_MAX = 20_000
@@ -57,7 +61,7 @@ class Customer:
         unmet: the last call that was not let through at once: call, amounts without derived ones, priority, and when.
         scopes, scope_tags: of whom this version of the entitlement keeps counters, beside the customer itself.
         paths: limits on the path by the shape of a call, for this version of the entitlement.
-        derived: meters that rates make of others; callers never report them.
+        card: the rates of the entitlement. derived: meters that they make of others; callers never report them.
         queues: rates that calls wait for to fill.
     """
 
@@ -72,6 +76,7 @@ class Customer:
     parked: list[Parked] = field(default_factory=list)
     scopes: tuple[Scope, ...] = ()
     scope_tags: tuple[str, ...] = ()
+    card: RateCard = NO_RATES
     derived: frozenset[str] = frozenset()
     queues: list[RateAllowance] = field(default_factory=list)
     paths: dict[Shape, Path] = field(default_factory=dict)
@@ -79,6 +84,9 @@ class Customer:
 
     def entitle(self, entitlement: Entitlement, asked_at_ms: int) -> None:
         """Take a newer entitlement; the newest version wins."""
+        self.card = card_of(entitlement.rates, entitlement.plan)
+        if self.card.rates is not entitlement.rates:
+            entitlement = msgspec.structs.replace(entitlement, rates=self.card.rates)
         self.entitlement = entitlement
         self.features = {feature.key: feature for feature in entitlement.features}
         self.meters = frozenset(entitlement.meters)

@@ -2,21 +2,72 @@
 
 from __future__ import annotations
 
-from protocol.entitlements import Rate, derive
+from agent.core.reservations import Said
+from protocol.entitlements import Rate
+from protocol.events import Outcome
+from protocol.local_messages import Call
+from protocol.rates import NO_RATES, Choice, RateCard
 from protocol.units import METERS_MAX, QUANTITY_MAX
 from protocol.violations import Violation
 
+CARDS_MAX = 1_024
 
-def with_derived(rates: tuple[Rate, ...], feature: str, meters: dict[str, int]) -> dict[str, int]:
-    """What a call counts as in all: what its caller says, and what that is turned into, rounded up once.
+_cards: dict[str, RateCard] = {}
+
+
+def card_of(rates: tuple[Rate, ...], plan: str) -> RateCard:
+    """The card of these rates: customers of one plan share it, because a price list for each would fill the memory."""
+    if not rates:
+        return NO_RATES
+    card = _cards.get(plan)
+    if card is None or card.rates != rates:
+        if len(_cards) >= CARDS_MAX:
+            _cards.clear()
+        card = _cards[plan] = RateCard(rates, plan)
+    return card
+
+
+def with_most(choice: Choice, meters: dict[str, int]) -> dict[str, int]:
+    """What a call that is going to use ``meters`` counts as at most: its token classes are not known yet.
 
     Raises:
         Violation: the caller says a derived meter itself; there are more meters in all than a call may have; one of
             them is larger than a quantity may be.
     """
-    if not rates:
+    return _joined(meters, choice.most(meters)) if choice.meters else meters
+
+
+def as_counted(card: RateCard, call: Call, said: Said) -> dict[str, int]:
+    """What a call that has ended counts as: what its caller said, and what that is turned into, rounded up once. Of one
+    that has expired nobody knows more than what it held.
+
+    Raises:
+        Violation: as :func:`with_most`.
+    """
+    if not card.rates:
+        return said.amounts
+    choice = choice_of(card, call, said)
+    if not choice.meters:
+        return said.amounts
+    if said.outcome is Outcome.EXPIRED:
+        return _joined(said.amounts, choice.most(said.amounts))
+    return _joined(said.amounts, choice.exact(said.amounts, said.tokens))
+
+
+def choice_of(card: RateCard, call: Call, said: Said) -> Choice:
+    """What prices a call that has ended: the rates of the model that answered."""
+    return card.choose(call.feature, said.model, None if said.model == call.model else call.model)
+
+
+def as_said(card: RateCard, call: Call, meters: dict[str, int]) -> dict[str, int]:
+    """What a caller says of all that a call counts as."""
+    if not card.rates:
         return meters
-    made = derive(rates, feature, meters)
+    made = card.choose(call.feature, call.model).meters
+    return {meter: amount for meter, amount in meters.items() if meter not in made}
+
+
+def _joined(meters: dict[str, int], made: dict[str, int]) -> dict[str, int]:
     for meter, amount in made.items():
         if meter in meters:
             raise Violation(f"amounts.{meter}", "is made of other meters by the plan's rates", "only those others")
@@ -26,16 +77,3 @@ def with_derived(rates: tuple[Rate, ...], feature: str, meters: dict[str, int]) 
         problem = f"make {len(meters) + len(made)} meters with those that rates make of them"
         raise Violation("amounts", problem, f"at most {METERS_MAX}")
     return meters | made
-
-
-def derived_meters(rates: tuple[Rate, ...], feature: str) -> frozenset[str]:
-    """Which meters the rates make of a call of this feature."""
-    return frozenset(rate.meter for rate in rates if rate.feature in (None, feature))
-
-
-def as_said(rates: tuple[Rate, ...], feature: str, meters: dict[str, int]) -> dict[str, int]:
-    """What a caller says of all that a call counts as."""
-    if not rates:
-        return meters
-    made = derived_meters(rates, feature)
-    return {meter: amount for meter, amount in meters.items() if meter not in made}

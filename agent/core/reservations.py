@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import msgspec
 
 from agent.core.leases import AllowanceKey, Lease
-from protocol.entitlements import Rate
 from protocol.events import Outcome, UsageSource
 from protocol.local_messages import Call
+from protocol.rates import NO_RATES, RateCard
 
 ENDED_MAX = 20_000
 """How many ended calls are remembered here; what is forgotten, the ledger still knows by its id."""
@@ -33,7 +33,7 @@ class Reservation(msgspec.Struct, gc=False):
     Attributes:
         asked: the amounts as first asked for, by which a repeated ``reserve`` is recognised.
         amounts: what is held now, by meter, extensions and derived meters included.
-        rates: that make the derived meters; those of the reserve hold for all that is said of the call later.
+        card: the rates that make the derived meters; those of the reserve hold for all that is said of the call later.
         expires_at_ms: on the monotonic clock.
         opened_at_ms: when it was reserved or last extended, on the same clock.
         journaled: its row is on disk or on its way there, so that its end must delete it.
@@ -48,7 +48,7 @@ class Reservation(msgspec.Struct, gc=False):
     version: int
     opened_at_ms: int = 0
     journaled: bool = False
-    rates: tuple[Rate, ...] = ()
+    card: RateCard = NO_RATES
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +67,8 @@ class Ended(msgspec.Struct, gc=False):
 
     Attributes:
         event: the usage event that says so; ``None`` for a release.
-        rates: that made the derived meters, and make those of corrections. counted: what counts by now, those included.
+        card: the rates that made the derived meters, and make those of corrections.
+        counted: what counts by now, derived meters included.
         said: what counts by now: the last word. earlier: words before it, with the events that they made.
         last_event: the event that the last word made; ``event`` itself until there is a correction.
         durable: whether all of it is on disk.
@@ -79,7 +80,7 @@ class Ended(msgspec.Struct, gc=False):
     last_event: str | None = None
     earlier: tuple[tuple[Said, str], ...] = ()
     durable: bool = False
-    rates: tuple[Rate, ...] = ()
+    card: RateCard = NO_RATES
     counted: dict[str, int] = {}
 
     def event_of(self, said: Said) -> str | None:

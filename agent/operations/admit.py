@@ -9,7 +9,7 @@ from agent.core.ahead import is_ending
 from agent.core.books import CUSTOMERS_MAX, Books, Customer
 from agent.core.budget import Allowance, Purpose
 from agent.core.decide import Path, Room, decide, feature_refusal, grown_too_big, too_big
-from agent.core.derived import with_derived
+from agent.core.derived import with_most
 from agent.core.lacking import RETRY_MS, Refused, Wait, kept_for_others, rests
 from protocol.decisions import Code, Decision
 from protocol.entitlements import Entitlement, Priority
@@ -70,8 +70,12 @@ def admit(
         customer.unmet = (call, meters, priority, now_ms)
         return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
     require_known_meters(customer, meters)
-    asked, derives = meters, totals is None and entitlement.rates
-    meters = with_derived(entitlement.rates, call.feature, meters) if derives else meters
+    asked = meters
+    if customer.card.rates:
+        choice = customer.card.choose(call.feature, call.model)
+        meters = with_most(choice, meters) if totals is None else meters
+        if not choice.certain and choice.unpriced(meters) is not None:
+            return answers.not_entitled(Code.MODEL_UNAVAILABLE, call.feature, entitlement, staleness_ms)
     if books.too_many_counters_for(customer, call, meters):
         return answers.undecided(entitlement, call.feature, CROWDED, None, RETRY_MS, staleness_ms)
     path = books.path(customer, call, meters, now_ms)
@@ -176,7 +180,9 @@ def _first_sight(
     if customer.unknown_until_ms > now_ms:
         return answers.not_entitled(Code.CUSTOMER_NOT_FOUND, call.feature, None, staleness_ms)
     if customer.first_call is None:
-        customer.first_call = FirstCall(books.new_lease_id(), call.feature, call.subject, meters, call.tags, priority)
+        customer.first_call = FirstCall(
+            books.new_lease_id(), call.feature, call.subject, meters, call.tags, priority, call.model
+        )
         books.look_again.add(customer.name)
         books.wake_sync()
     if now_ms < until_ms and not books.uplink_down:

@@ -18,6 +18,7 @@ from protocol.entitlements import Rate
 from protocol.events import BATCH_BYTES_MAX, UsageEvent
 from protocol.leases import Grant, Standing
 from protocol.local_messages import Call
+from protocol.rates import RateCard
 
 
 class StoredLine(msgspec.Struct, frozen=True, array_like=True):
@@ -40,6 +41,7 @@ class StoredReservation(msgspec.Struct, frozen=True):
     expires_at_ms: int
     version: int
     rates: tuple[Rate, ...] = ()
+    plan: str = ""
 
 
 def to_write(group: Group, boot: int, first: int, at_ms: int) -> journal.Write:
@@ -100,7 +102,9 @@ def from_lease_row(row: journal.LeaseRow, grant: Grant, shift_ms: int, now_ms: i
     return lease
 
 
-def from_reservation_row(name: str, stored: StoredReservation, leases: dict[str, Lease], shift_ms: int) -> Reservation:
+def from_reservation_row(
+    name: str, stored: StoredReservation, leases: dict[str, Lease], card: RateCard, shift_ms: int
+) -> Reservation:
     """A call in flight as the last run left it, holding on the leases that are still here."""
     lines = [  # what was taken from rates is not held: their buckets are gone
         Line(
@@ -121,7 +125,7 @@ def from_reservation_row(name: str, stored: StoredReservation, leases: dict[str,
         expires_at_ms,
         stored.version,
         journaled=True,
-        rates=stored.rates,
+        card=card,
     )
 
 
@@ -134,7 +138,8 @@ def _reservation_body(held: Reservation) -> bytes:
             tuple(_stored_line(line) for line in held.lines),
             held.expires_at_ms,
             held.version,
-            held.rates,
+            held.card.choose(held.call.feature, held.call.model).rates if held.card.rates else (),
+            held.card.plan,
         )
     )
 

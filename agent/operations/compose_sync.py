@@ -79,7 +79,7 @@ def _ask_at_once(books: Books, customer: Customer, now_ms: int) -> None:
         customer.unmet = None
         if now_ms - at_ms < LATELY_MS:
             customer.first_call = FirstCall(
-                books.new_lease_id(), call.feature, call.subject, meters, call.tags, priority
+                books.new_lease_id(), call.feature, call.subject, meters, call.tags, priority, call.model
             )
 
 

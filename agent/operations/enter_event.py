@@ -8,7 +8,7 @@ from hashlib import blake2b
 import msgspec
 
 from agent.core.books import Books, Customer
-from agent.core.derived import derived_meters, with_derived
+from agent.core.derived import as_counted, choice_of
 from agent.core.leases import AllowanceKey, Lease
 from agent.core.pending import Notify, PendingEvent
 from agent.core.rates import RateAllowance
@@ -113,6 +113,7 @@ def usage_event(name: str, ended: Ended, charges: Charges, at_ms: int, version: 
     """The one immutable fact."""
     call, said = ended.call, ended.said
     assert said is not None
+    choice = choice_of(ended.card, call, said) if ended.card.rates else None
     return UsageEvent(
         event=name,
         customer=call.customer,
@@ -128,7 +129,8 @@ def usage_event(name: str, ended: Ended, charges: Charges, at_ms: int, version: 
         outcome=said.outcome,
         charges=tuple([Charge(lease.id, part, orphan) for lease, part, orphan in charges]),
         version=version,
-        derived=_derived(ended) if ended.rates else (),
+        derived=choice.meters if choice else (),
+        priced=choice.priced if choice else (),
     )
 
 
@@ -148,7 +150,7 @@ def repeat_or_correct(
     told = ended.event_of(said)
     if told is not None:
         corrects = None if told == ended.event else ended.event
-        counted = with_derived(ended.rates, ended.call.feature, said.amounts)
+        counted = as_counted(ended.card, ended.call, said)
         reply = Recorded(event=told, amounts=counted, duplicate=True, corrects=corrects)
         if ended.durable:
             return reply
@@ -158,13 +160,14 @@ def repeat_or_correct(
     if len(ended.earlier) >= CORRECTIONS_MAX:
         text = f"{ended.event!r} has been corrected {CORRECTIONS_MAX} times already; record what is left to correct"
         return ErrorReply(error=Problem("reservation_ended", text))
-    before, counted = ended.said, with_derived(ended.rates, ended.call.feature, said.amounts)
+    before, counted = ended.said, as_counted(ended.card, ended.call, said)
     difference = _difference(ended.counted, counted)
     if len(difference) > METERS_MAX:
         problem = f"make {len(difference)} meters with those said before"
         raise Violation("amounts", problem, f"at most {METERS_MAX}; say 0 for none of the others")
     ended.earlier = (*ended.earlier, (before, ended.last_event))
     name = f"{_short(ended.event)}~{len(ended.earlier)}"
+    choice = choice_of(ended.card, ended.call, said) if ended.card.rates else None
     event = UsageEvent(
         event=name,
         customer=ended.call.customer,
@@ -179,7 +182,8 @@ def repeat_or_correct(
         usage_source=said.usage_source,
         outcome=said.outcome,
         corrects=ended.event,
-        derived=_derived(ended) if ended.rates else (),
+        derived=choice.meters if choice else (),
+        priced=choice.priced if choice else (),
     )
     ended.said, ended.counted = said, counted
     return enter_event(books, key, ended, event)
@@ -187,10 +191,6 @@ def repeat_or_correct(
 
 def _difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     return {name: after.get(name, 0) - before.get(name, 0) for name in {**before, **after}}
-
-
-def _derived(ended: Ended) -> tuple[str, ...]:
-    return tuple(sorted(derived_meters(ended.rates, ended.call.feature)))
 
 
 def _short(event: str) -> str:

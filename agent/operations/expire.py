@@ -17,7 +17,7 @@ def expire(books: Books, now_ms: int, wall_ms: int) -> int:
     over = books.reservations.expired(now_ms)
     for held in over:
         said = Said(
-            as_said(held.rates, held.call.feature, held.amounts),
+            as_said(held.card, held.call, held.amounts),
             {},
             UsageSource.ESTIMATED,
             Outcome.EXPIRED,

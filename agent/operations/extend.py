@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.core import answers
 from agent.core.books import Books
 from agent.core.decide import Path, look_along
-from agent.core.derived import as_said, with_derived
+from agent.core.derived import as_said, with_most
 from agent.core.reservations import Line, Reservation
 from agent.operations.admit import Admitted, admit
 from agent.operations.reserve import as_answered, take
@@ -64,11 +64,11 @@ def _totals(held: Reservation, wanted: dict[str, int]) -> dict[str, int]:
     Raises:
         Violation: more meters than a call may have, or a derived one is asked for.
     """
-    said = as_said(held.rates, held.call.feature, held.amounts)
+    said = as_said(held.card, held.call, held.amounts)
     totals = {**said, **{meter: max(total, said.get(meter, 0)) for meter, total in wanted.items()}}
     if len(totals) > METERS_MAX:
         raise Violation("amounts", f"make {len(totals)} meters with those held already", f"at most {METERS_MAX}")
-    return with_derived(held.rates, held.call.feature, totals)
+    return with_most(held.card.choose(held.call.feature, held.call.model), totals)
 
 
 def _whole_path(books: Books, held: Reservation, now_ms: int) -> Path:

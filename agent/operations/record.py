@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.core.books import Books
-from agent.core.derived import with_derived
+from agent.core.derived import as_counted
 from agent.core.reservations import Ended, Said
 from agent.operations.admit import require_known_meters
 from agent.operations.enter_event import (
@@ -54,13 +54,12 @@ def record(
             books.wake_sync()
             return None
     require_known_meters(customer, amounts)
-    rates = customer.entitlement.rates if customer.entitlement else ()
-    counted = with_derived(rates, call.feature, amounts)
+    counted = as_counted(customer.card, call, said)
     charges = charge_rest(books, call, counted, [], now_ms)
     if request.at_ms is None and customer.entitlement is not None:
         draw_on_rates(books, customer, call, counted, now_ms)
     version = customer.entitlement.version if customer.entitlement else 0
-    ended = Ended(request.event, said, call, rates=rates, counted=counted)
+    ended = Ended(request.event, said, call, card=customer.card, counted=counted)
     event = usage_event(request.event, ended, charges, wall_ms if request.at_ms is None else request.at_ms, version)
     books.counters.recorded += 1
     return enter_event(books, key, ended, event)

@@ -42,7 +42,7 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
         now_ms + request.ttl_ms,
         outcome.entitlement.version,
         now_ms,
-        rates=outcome.entitlement.rates,
+        card=outcome.customer.card,
     )
     books.reservations.put(held)
     books.pending.opened[held.id] = held
@@ -79,7 +79,7 @@ def _answer(books: Books, held: Reservation, path: Path, call: Call, now_ms: int
 
 def as_answered(held: Reservation, now_ms: int) -> decisions.Reservation:
     """What its caller is told of it: the meters that a caller may say, so that they can be said back."""
-    amounts = as_said(held.rates, held.call.feature, held.amounts) if held.rates else held.amounts
+    amounts = as_said(held.card, held.call, held.amounts) if held.card.rates else held.amounts
     return decisions.Reservation(held.id, held.expires_at_ms - now_ms, amounts)
 
 

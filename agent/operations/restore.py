@@ -13,10 +13,11 @@ from agent.core.reservations import Ended, Said
 from agent.operations.commit_group import StoredReservation, from_lease_row, from_reservation_row
 from agent.store.journal import BatchRow, Contents, JournalDamagedError
 from protocol.codec import MsgpackDecoder
-from protocol.entitlements import Entitlement, Rate
+from protocol.entitlements import Entitlement
 from protocol.events import UsageEvent
 from protocol.leases import Grant
 from protocol.local_messages import RESERVATION_TTL_MS, Call
+from protocol.rates import NO_RATES, RateCard
 from protocol.violations import Violation
 
 _grant = MsgpackDecoder(Grant)
@@ -67,11 +68,21 @@ def _leases(books: Books, contents: Contents, now_ms: int, shift_ms: int) -> Non
 
 def _reservations(books: Books, contents: Contents, shift_ms: int) -> None:
     for name, body in contents.reservations:
-        held = from_reservation_row(name, _reservation(body), books.leases, shift_ms)
+        stored = _reservation(body)
+        held = from_reservation_row(name, stored, books.leases, _card_of(books, stored), shift_ms)
         for line in held.lines:
             for lease, amount in line.holds:
                 lease.held += amount
         books.reservations.put(held)
+
+
+def _card_of(books: Books, stored: StoredReservation) -> RateCard:
+    """The whole card that it was reserved under, while that holds; else what was written down of it: the rates of the
+    model that was asked for."""
+    customer = books.customers.get(stored.call.customer)
+    if customer is not None and customer.entitlement is not None and customer.entitlement.version == stored.version:
+        return customer.card
+    return RateCard(stored.rates, stored.plan) if stored.rates else NO_RATES
 
 
 def _remember_ended(books: Books, batch: BatchRow) -> None:
@@ -92,17 +103,17 @@ def _remember_ended(books: Books, batch: BatchRow) -> None:
                 _correction(books, key, event)
 
 
-def _rates_of(books: Books, event: UsageEvent) -> tuple[Rate, ...]:
+def _rates_of(books: Books, event: UsageEvent) -> RateCard:
     """The rates that made its derived meters, or those that hold now when they have changed since: a correction then
     brings the call to what these make of it."""
     customer = books.customers.get(event.customer)
-    return customer.entitlement.rates if event.derived and customer and customer.entitlement else ()
+    return customer.card if event.derived and customer else NO_RATES
 
 
-def _first_word(books: Books, key: str, event: UsageEvent, rates: tuple[Rate, ...]) -> None:
+def _first_word(books: Books, key: str, event: UsageEvent, card: RateCard) -> None:
     call = Call(event.customer, event.feature, event.subject, event.tags, event.model)
     said = _said(event, _without(event.amounts, event.derived), event.tokens)
-    ended = Ended(event.event, said, call, event.event, durable=True, rates=rates, counted=dict(event.amounts))
+    ended = Ended(event.event, said, call, event.event, durable=True, card=card, counted=dict(event.amounts))
     books.ended.put(key, ended)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.core.books import Books
-from agent.core.derived import with_derived
+from agent.core.derived import as_counted
 from agent.core.reservations import Ended, Reservation, Said
 from agent.operations.admit import require_known_meters
 from agent.operations.enter_event import (
@@ -18,6 +18,7 @@ from agent.operations.enter_event import (
     usage_event,
 )
 from protocol.local_messages import Call, ErrorReply, Problem, Recorded, Settle
+from protocol.rates import NO_RATES
 from protocol.units import normalise
 
 
@@ -74,9 +75,8 @@ def conclude(
     customer = books.customers.get(call.customer)
     entitlement = customer.entitlement if customer else None
     version = entitlement.version if entitlement else 0
-    rates, counted = held.rates if held else entitlement.rates if entitlement else (), said.amounts
-    if rates:
-        counted = with_derived(rates, call.feature, counted)  # before anything changes: it may refuse them
+    card = held.card if held else customer.card if customer else NO_RATES
+    counted = as_counted(card, call, said) if card.rates else said.amounts  # before anything changes: it may refuse
     charges: Charges = []
     if held is None:
         charges = charge_rest(books, call, counted, charges, now_ms)
@@ -89,7 +89,7 @@ def conclude(
             overdraw(books, held, counted, now_ms)
         forget_reservation(books, held)
         version = held.version
-    ended = Ended(name, said, call, rates=rates, counted=counted)
+    ended = Ended(name, said, call, card=card, counted=counted)
     return enter_event(books, name, ended, usage_event(name, ended, charges, wall_ms, version))
 
 

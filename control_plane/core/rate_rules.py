@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from protocol.entitlements import FeatureKind, Rate
+from protocol.rates import meter_of_class
 from protocol.violations import Violation
 
 CATALOG = "one that is in the catalog"
@@ -20,7 +21,7 @@ def rate_violations(
         declared: the meters that somebody declared: callers report the built-in ones, so these cannot be made.
     """
     made = {rate.meter for rate in rates}
-    seen: dict[tuple[str, str | None], int] = {}
+    seen: dict[tuple[str, str | None, str | None], int] = {}
     for index, rate in enumerate(rates):
         path = f"rates[{index}]"
         if rate.meter not in meters:
@@ -30,14 +31,24 @@ def rate_violations(
             yield Violation(f"{path}.meter", problem, "a declared meter that calls are turned into")
         if rate.feature is not None and rate.feature not in kinds:
             yield Violation(f"{path}.feature", f"names the unknown feature {rate.feature!r}", CATALOG)
-        if (rate.meter, rate.feature) in seen:
-            first = seen[rate.meter, rate.feature]
-            problem = f"makes the same meter of the same feature as rates[{first}]"
-            yield Violation(path, problem, "one rate for each meter and feature")
-        seen[rate.meter, rate.feature] = index
+        what = (rate.meter, rate.feature, rate.model and rate.model.lower())
+        if what in seen:
+            problem = f"makes the same meter of the same feature and model as rates[{seen[what]}]"
+            yield Violation(path, problem, "one rate for each meter, feature and model")
+        seen[what] = index
+        yield from _class_violations(path, rate)
         for name in rate.weights:
             if name not in meters:
                 yield Violation(f"{path}.weights.{name}", "is not a meter", CATALOG)
             elif name in made:
                 problem = "is itself made by a rate"
                 yield Violation(f"{path}.weights.{name}", problem, "meters that callers report")
+
+
+def _class_violations(path: str, rate: Rate) -> Iterator[Violation]:
+    """Classes differ from the meter that they sum into, so that has a weight, too: no other class is then free."""
+    for name in rate.classes:
+        meter = meter_of_class(name)
+        if meter not in rate.weights:
+            problem = f"sums into {meter}, which has no weight"
+            yield Violation(f"{path}.classes.{name}", problem, f"`weights.{meter}` beside it, for the other classes")

@@ -16,11 +16,11 @@ from protocol.entitlements import (
     InFlight,
     Limit,
     Priority,
-    derive,
     limits_on_path,
     scope_value,
 )
 from protocol.leases import Denial, Standing
+from protocol.rates import RateCard
 from protocol.uplink_messages import Ask, CustomerSync, FirstCall
 from protocol.windows import Window
 
@@ -92,7 +92,7 @@ def _first_call(exchange: Exchange, named: CustomerSync, call: FirstCall) -> Ite
         feature.key for feature in entitlement.features
     }:
         return
-    amounts = {**call.amounts, **derive(entitlement.rates, call.feature, call.amounts)}
+    amounts = {**call.amounts, **RateCard(entitlement.rates).choose(call.feature, call.model).most(call.amounts)}
     on_path = {limit.key for limit in limits_on_path(entitlement.limits, call.feature, amounts, call.subject.role)}
     for at, limit in enumerate(entitlement.limits):
         if limit.key not in on_path or not limit.is_leased:

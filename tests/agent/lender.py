@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from protocol.codec import MsgpackDecoder
-from protocol.entitlements import Entitlement, Limit, Priority, derive, limits_on_path, scope_value
+from protocol.entitlements import Entitlement, Limit, Priority, limits_on_path, scope_value
 from protocol.events import UsageEvent
 from protocol.instants import DURATION_MS_MAX, INSTANT_MS_MAX
 from protocol.leases import Denial, Grant, LeaseReport, Recall, Renewal, Standing, burst_left
+from protocol.rates import RateCard
 from protocol.uplink_messages import Ask, HighWater, SyncReply, SyncRequest
 from protocol.windows import WindowKind
 
@@ -121,7 +122,10 @@ class Lender:
             if entitlement.version > named.version:
                 entitlements.append(entitlement)
             for first in named.first_calls:
-                meters = {**first.amounts, **derive(entitlement.rates, first.feature, first.amounts)}
+                meters = {
+                    **first.amounts,
+                    **RateCard(entitlement.rates).choose(first.feature, first.model).most(first.amounts),
+                }
                 for index, limit in enumerate(entitlement.limits):
                     if limit.is_leased and limit in limits_on_path((limit,), first.feature, meters, first.subject.role):
                         key = (named.customer, limit.counter, scope_value(limit, first.subject, first.tags))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.derived import as_said, with_derived
+from agent.core.derived import as_counted, as_said
+from agent.core.reservations import Said
 from agent.operations.check import check
 from agent.operations.expire import expire
 from agent.operations.extend import extend
@@ -16,7 +17,9 @@ from agent.operations.reserve import reserve
 from agent.operations.settle import settle
 from protocol.decisions import Code
 from protocol.entitlements import Limit, Rate
+from protocol.events import Outcome, UsageSource
 from protocol.local_messages import Call, Check, Extend, Record, Recorded, Reserve, Settle
+from protocol.rates import RateCard
 from protocol.units import METERS_MAX
 from protocol.violations import Violation
 from protocol.windows import WindowKind
@@ -180,6 +183,10 @@ def test_more_of_it_than_a_quantity_holds_is_refused_before_anything_changes(pri
     assert priced.books.reservations.get("r1") is not None
 
 
+def said(amounts: dict[str, int], tokens: dict[str, int] | None = None, model: str | None = None) -> Said:
+    return Said(amounts, tokens or {}, UsageSource.PROVIDER, Outcome.COMPLETE, model, None)
+
+
 quantities = st.dictionaries(st.sampled_from(["requests", "input_tokens", "output_tokens"]), st.integers(0, 10**6))
 weights = st.dictionaries(
     st.sampled_from(["requests", "input_tokens", "output_tokens"]), st.integers(0, 10**7), min_size=1
@@ -188,14 +195,14 @@ weights = st.dictionaries(
 
 @given(quantities, weights)
 def test_it_is_the_exact_sum_rounded_up_and_can_be_taken_off_again(meters: dict[str, int], made_of: dict) -> None:
-    rates = (Rate("credits", made_of),)
-    counted = with_derived(rates, "chat", meters)
+    card = RateCard((Rate("credits", made_of),))
+    counted = as_counted(card, CALL, said(meters))
     exact = sum(meters.get(name, 0) * weight for name, weight in made_of.items())
     assert exact <= counted["credits"] * 1_000_000 < exact + 1_000_000
-    assert as_said(rates, "chat", counted) == meters
+    assert as_said(card, CALL, counted) == meters
 
 
 def test_as_many_meters_as_a_call_may_have_include_those_that_are_derived() -> None:
     meters = {f"m{number}": 1 for number in range(METERS_MAX)}
     with pytest.raises(Violation):
-        with_derived((Rate("credits", {"m0": 1}),), "chat", meters)
+        as_counted(RateCard((Rate("credits", {"m0": 1}),)), CALL, said(meters))

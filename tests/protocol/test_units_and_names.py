@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.entitlements import MILLION, Limit, Rate, Scope, derive, limits_on_path, scope_value
+from protocol.entitlements import Limit, Scope, limits_on_path, scope_value
 from protocol.events import Subject
 from protocol.ids import is_key
 from protocol.instants import INSTANT_MS_MAX, from_datetime, rfc3339, to_datetime
@@ -127,23 +127,6 @@ def test_a_call_that_leaves_out_whose_it_is_shares_one_counter_and_never_leaves_
     else:
         name = SUBJECTS.get(limit.scope)
         assert counted_under == (f"the-{name}" if name in said else "")
-
-
-@given(
-    st.dictionaries(meter_names, quantities, max_size=4),
-    st.dictionaries(meter_names, quantities, min_size=1, max_size=4),
-)
-def test_a_derived_meter_is_rounded_up_once_a_call_and_never_favours_the_spender(meters, weights):
-    made = derive((Rate("credits", weights),), "chat", meters)["credits"]
-    millionths = sum(meters.get(name, 0) * weight for name, weight in weights.items())
-    assert millionths <= made * MILLION < millionths + MILLION
-
-
-def test_a_rate_for_a_feature_goes_before_the_rate_for_all():
-    rates = (Rate("credits", {"images": 5 * MILLION}, "paint"), Rate("credits", {"images": MILLION}))
-    assert derive(rates, "paint", {"images": 2}) == {"credits": 10}
-    assert derive(rates, "chat", {"images": 2}) == {"credits": 2}
-    assert derive(rates[::-1], "paint", {"images": 2}) == {"credits": 10}
 
 
 @given(limits, limits)
