@@ -32,3 +32,14 @@ def rfc3339(at_ms: int) -> str:
     if at_ms % 1000:
         return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def from_rfc3339(text: str) -> int:
+    """Milliseconds of an instant with its zone. Raises: ValueError: it is none, or not from 1970 to 2199."""
+    try:
+        at_ms = from_datetime(datetime.fromisoformat(text))
+    except (TypeError, OverflowError) as wrong:  # no zone; a year that does not exist in UTC
+        raise ValueError(text) from wrong
+    if not 0 <= at_ms < INSTANT_MS_MAX:
+        raise ValueError(text)
+    return at_ms

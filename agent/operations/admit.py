@@ -66,16 +66,12 @@ def admit(
         return answers.undecided(entitlement, call.feature, books.refusing, None, RETRY_MS, staleness_ms)
     if entitlement is None:
         return _first_sight(books, customer, call, meters, priority, now_ms, until_ms)
-    if (code := _not_entitled(books, customer, entitlement, call, now_ms)) is not None:
+    if (code := _not_entitled(books, customer, entitlement, call, meters, now_ms)) is not None:
         customer.unmet = (call, meters, priority, now_ms)
         return answers.not_entitled(code, call.feature, entitlement, staleness_ms)
     require_known_meters(customer, meters)
-    asked = meters
-    if customer.card.rates:
-        choice = customer.card.choose(call.feature, call.model)
-        meters = with_most(choice, meters) if totals is None else meters
-        if not choice.certain and choice.unpriced(meters) is not None:
-            return answers.not_entitled(Code.MODEL_UNAVAILABLE, call.feature, entitlement, staleness_ms)
+    asked, derives = meters, totals is None and customer.card.rates
+    meters = with_most(customer.card.choose(call.feature, call.model), meters) if derives else meters
     if books.too_many_counters_for(customer, call, meters):
         return answers.undecided(entitlement, call.feature, CROWDED, None, RETRY_MS, staleness_ms)
     path = books.path(customer, call, meters, now_ms)
@@ -99,9 +95,16 @@ def admit(
     return answers.refused(entitlement, path, outcome, said, call.feature, now_ms, staleness_ms, going_on=going_on)
 
 
-def _not_entitled(books: Books, customer: Customer, entitlement: Entitlement, call: Call, now_ms: int) -> Code | None:
-    """Why the feature may not be used at all. A subscription that ends by itself may be followed by a newer one."""
+def _not_entitled(
+    books: Books, customer: Customer, entitlement: Entitlement, call: Call, meters: dict[str, int], now_ms: int
+) -> Code | None:
+    """Why the feature may not be used at all, or not with this model, which has no price. A subscription that ends by
+    itself may be followed by a newer one."""
     code = feature_refusal(entitlement.status, customer.features.get(call.feature), call.subject.role)
+    if code is None and customer.card.rates:
+        choice = customer.card.choose(call.feature, call.model)
+        if not choice.certain and choice.unpriced(choice.most(meters)) is not None:
+            return Code.MODEL_UNAVAILABLE
     if code is None and customer.ends_at_ms is not None and customer.ends_at_ms <= now_ms:
         books.look_again.add(customer.name)
         return Code.NO_ACTIVE_SUBSCRIPTION

@@ -3,6 +3,8 @@
 features        features
 meters          meters
 plans           plans
+price_books     price books
+reratings       past usage by other prices
 customers       customers and their entitlements
 subscriptions   subscriptions
 subscription_items   how they are shown
@@ -50,6 +52,8 @@ from control_plane.api.leases import LEASE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
 from control_plane.api.overrides import OVERRIDE_HANDLERS
 from control_plane.api.plans import PLAN_HANDLERS
+from control_plane.api.price_books import PRICE_BOOK_HANDLERS
+from control_plane.api.reratings import RERATING_HANDLERS
 from control_plane.api.subscriptions import SUBSCRIPTION_HANDLERS
 from control_plane.api.tokens import TOKEN_HANDLERS
 from control_plane.api.usage import USAGE_HANDLERS
@@ -59,6 +63,8 @@ ALL_HANDLERS: list[Any] = [
     *FEATURE_HANDLERS,
     *METER_HANDLERS,
     *PLAN_HANDLERS,
+    *PRICE_BOOK_HANDLERS,
+    *RERATING_HANDLERS,
     *CUSTOMER_HANDLERS,
     *SUBSCRIPTION_HANDLERS,
     *OVERRIDE_HANDLERS,

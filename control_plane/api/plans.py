@@ -14,6 +14,7 @@ from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, k
 from control_plane.api.verbs import puts, reads
 from control_plane.core.catalog import decode_plan
 from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.price_books import USES_MAX, PriceBookUse
 from control_plane.operations.apply_catalog import publish_plan
 from control_plane.operations.refusals import NotFound
 from control_plane.store import catalog
@@ -28,16 +29,18 @@ Version = Annotated[int | None, QueryParameter(ge=1, le=VERSION_MAX, description
 
 class PlanWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan shall be: the features it includes, the limits it sets, and the rates at which calls turn into meters
-    of their own (a limit on such a meter is a credit pool)."""
+    of their own (a limit on such a meter is a credit pool): its own, and those of the models that it offers out of
+    price books."""
 
     name: DisplayName
     features: Annotated[tuple[PlanFeature, ...], msgspec.Meta(max_length=FEATURES_MAX)] = ()
     limits: Annotated[tuple[PlanLimit, ...], msgspec.Meta(max_length=LIMITS_MAX)] = ()
     rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
+    price_books: Annotated[tuple[PriceBookUse, ...], msgspec.Meta(max_length=USES_MAX)] = ()
 
 
 class PlanItem(msgspec.Struct, frozen=True):
-    """One published version of a plan; features, limits and rates are written as they are sent."""
+    """One published version of a plan, written as it is sent; price books with their versions."""
 
     plan: str
     version: int
@@ -46,6 +49,7 @@ class PlanItem(msgspec.Struct, frozen=True):
     features: tuple[PlanFeature, ...]
     limits: tuple[PlanLimit, ...]
     rates: tuple[Rate, ...]
+    price_books: tuple[PriceBookUse, ...]
 
 
 class AddOnItem(msgspec.Struct, frozen=True):
@@ -58,6 +62,7 @@ class AddOnItem(msgspec.Struct, frozen=True):
     features: tuple[PlanFeature, ...]
     limits: tuple[PlanLimit, ...]
     rates: tuple[Rate, ...]
+    price_books: tuple[PriceBookUse, ...]
 
 
 def _item(row: PlanRow) -> PlanItem:
@@ -68,10 +73,14 @@ def _add_on(row: PlanRow) -> AddOnItem:
     return AddOnItem(row.plan, row.version, row.name, rfc3339(row.published_at_ms), *_bundle(row))
 
 
-def _bundle(row: PlanRow) -> tuple[tuple[PlanFeature, ...], tuple[PlanLimit, ...], tuple[Rate, ...]]:
+Bundle = tuple[tuple[PlanFeature, ...], tuple[PlanLimit, ...], tuple[Rate, ...], tuple[PriceBookUse, ...]]
+
+
+def _bundle(row: PlanRow) -> Bundle:
     body = decode_plan(row.body)
     features = tuple(PlanFeature(one.key, one.enabled, one.value, one.by_role) for one in body.features)
-    return features, body.limits, body.rates
+    own = tuple(rate for rate in body.rates if not rate.book)
+    return features, body.limits, own, body.price_books
 
 
 @puts("/v1/plans/{plan:str}", PlanWrite, tags=TAGS)
@@ -79,7 +88,7 @@ def publish(plan: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[C
     """Publish the plan's next version, unless the newest says the same. Subscribers stay on the version they have."""
     row = context.change(
         lambda connection, author: publish_plan(
-            connection, plan, data.name, data.features, data.limits, author, data.rates
+            connection, plan, data.name, data.features, data.limits, author, data.rates, data.price_books
         )
     )
     return _item(row)
@@ -108,7 +117,7 @@ def publish_add_on(add_on: PathKey, data: JSONBody[PlanWrite], context: NamedDep
     """Publish the add-on's next version, unless the newest says the same. Who has it stays on the version they have."""
     row = context.change(
         lambda connection, author: publish_plan(
-            connection, add_on, data.name, data.features, data.limits, author, data.rates, ADD_ONS
+            connection, add_on, data.name, data.features, data.limits, author, data.rates, data.price_books, ADD_ONS
         )
     )
     return _add_on(row)

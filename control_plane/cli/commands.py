@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import click
 
+from control_plane.cli.prices import rerate, seed
 from control_plane.cli.recovery import release, restored, write_off
 from control_plane.cli.upkeep import create_token, migrate
 from control_plane.settings import Settings
@@ -45,6 +46,8 @@ def serve() -> None:
 
 main.add_command(migrate)
 main.add_command(create_token)
+main.add_command(seed)
+main.add_command(rerate)
 main.add_command(restored)
 main.add_command(write_off)
 main.add_command(release)

@@ -4,6 +4,8 @@ catalog          composes plans by the rules they must keep
 plans            what plans and add-ons say
 limit_rules      those for its limits
 rate_rules       those for its rates
+price_books      what models cost, and the rates that a plan makes of it
+rerating         past calls by another version of their price book
 kinds            what a counter counts: quotas, slots, rates
 rates            who gets how much of a rate, and what is saved up of the rest
 subscriptions    what a subscription is at any instant

@@ -10,7 +10,8 @@ import msgspec
 
 from control_plane.core.limit_rules import limit_violations, plan_limit_violations
 from control_plane.core.plans import PlanBody, PlanFeature, PlanLimit
-from control_plane.core.rate_rules import rate_violations
+from control_plane.core.price_books import PriceBookUse
+from control_plane.core.rate_rules import book_rate_violations, rate_violations
 from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Feature, FeatureKind, Rate, RoleTerms
 from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, QUANTITY_MAX, REQUESTS
 from protocol.violations import Violation
@@ -25,12 +26,15 @@ def compose_plan(
     kinds: Mapping[str, FeatureKind],
     meters: set[str],
     rates: tuple[Rate, ...] = (),
+    price_books: tuple[PriceBookUse, ...] = (),
+    book_rates: tuple[Rate, ...] = (),
 ) -> PlanBody:
     """The body of a plan from what its author wrote, checked against the catalog.
 
     Args:
         kinds: every feature of the catalog and its kind.
         meters: every declared meter; the built-in ones need no declaration.
+        book_rates: what its price books make, in pinned versions.
 
     Raises: Violation: the first rule it breaks, naming ``limits[2].meter`` and what would be right.
     """
@@ -49,11 +53,12 @@ def compose_plan(
         plan_limit_violations(limits),
         limit_violations(limits, kinds, known),
         rate_violations(rates, kinds, known, meters),
+        book_rate_violations(rates, book_rates, kinds, known, meters),
     )
     for violation in chain.from_iterable(found):
         raise violation
     composed = tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value, f.by_role) for f in features)
-    return PlanBody(features=composed, limits=limits, rates=rates)
+    return PlanBody(features=composed, limits=limits, rates=(*rates, *book_rates), price_books=price_books)
 
 
 def _check_feature(path: str, feature: PlanFeature, kinds: Mapping[str, FeatureKind], seen: set[str]) -> None:

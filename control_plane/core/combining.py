@@ -139,8 +139,8 @@ def _one_amount(known: int | None, more: int | None, rule: Combine) -> int | Non
 
 def rates(bodies: Bodies) -> tuple[Rate, ...]:
     """The plan's rates, and those of add-ons for what the plan has none for."""
-    found: dict[tuple[str, str | None], Rate] = {}
+    found: dict[tuple[str, str | None, str | None], Rate] = {}
     for body, _, _ in bodies:
         for rate in body.rates:
-            found.setdefault((rate.meter, rate.feature), rate)
+            found.setdefault((rate.meter, rate.feature, rate.model and rate.model.lower()), rate)
     return tuple(found.values())

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from control_plane.core.price_books import PriceBookUse
 from protocol.entitlements import ROLES_MAX, Feature, FeatureValue, Limit, Rate, RoleTerms
 from protocol.ids import Key
 from protocol.units import Quantity
@@ -68,8 +69,9 @@ class PlanLimit(Limit, frozen=True, forbid_unknown_fields=True):
 
 class PlanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A published version of a plan or add-on: never changes once written, so it names the kinds of its features
-    itself."""
+    itself, and the versions of its price books; ``rates`` are its own and those that these make."""
 
     features: tuple[Feature, ...] = ()
     limits: tuple[PlanLimit, ...] = ()
     rates: tuple[Rate, ...] = ()
+    price_books: tuple[PriceBookUse, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from protocol.entitlements import FeatureKind, Rate
+from protocol.entitlements import RATES_MAX, FeatureKind, Rate
 from protocol.rates import meter_of_class
 from protocol.violations import Violation
 
@@ -43,6 +43,24 @@ def rate_violations(
             elif name in made:
                 problem = "is itself made by a rate"
                 yield Violation(f"{path}.weights.{name}", problem, "meters that callers report")
+
+
+def book_rate_violations(
+    own: tuple[Rate, ...],
+    made: tuple[Rate, ...],
+    kinds: Mapping[str, FeatureKind],
+    meters: set[str],
+    declared: set[str],
+) -> Iterator[Violation]:
+    """Every rule that the rates that price books make break, beside the plan's own, which are in order."""
+    for index, rate in enumerate(own):
+        if rate.book:
+            yield Violation(f"rates[{index}].book", "names a price book", "an entry of `price_books` instead")
+    if len(own) + len(made) > RATES_MAX:
+        problem = f"make {len(own) + len(made)} rates with those of the plan"
+        yield Violation("price_books", problem, f"at most {RATES_MAX}")
+    for violation in rate_violations((*own, *made), kinds, meters, declared):
+        yield Violation("price_books", f"make a rate that {violation.problem} ({violation.field})", violation.expected)
 
 
 def _class_violations(path: str, rate: Rate) -> Iterator[Violation]:

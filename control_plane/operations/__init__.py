@@ -4,6 +4,11 @@ refusals               why something was not done
 author                 who makes a change, and what it is written down with
 resolve_entitlement    what customers may use now
 apply_catalog          declare features and meters, publish plans
+library_prices         what a maintained library knows of prices
+change_price_book      publish price books, seed them
+rerate_usage           price past calls again
+enter_corrections      corrections made here, into the ledger
+pin_price_books        the price books of a plan that is published
 change_customer        add, rename, archive and bring back customers
 change_subscription    subscribe; change plan, seats and add-ons, now or later
 move_subscription      cancel, pause, resume, past due, paid

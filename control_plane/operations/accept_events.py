@@ -205,6 +205,7 @@ def _row(exchange: Exchange, item: Incoming) -> events.Row:
         received_at_ms=exchange.now_ms,
         digest=item.digest,
         body=item.body,
+        corrects=item.event.corrects,
     )
 
 
@@ -249,15 +250,20 @@ def _count(exchange: Exchange, reading: Reading, item: Incoming) -> None:
         key = Key(event.customer, debit.limit.counter, debit.scope_value, debit.window.start_ms)
         exchange.touch(key, debit.window.end_ms)
         reading.owed.append(Owed(key, debit.amount, debit.cause, event.event))
-    hour_ms = item.at_ms - item.at_ms % rollups.HOUR_MS
+    add_to_sums(reading.sums, event, item.at_ms)
+
+
+def add_to_sums(sums: rollups.Sums, event: UsageEvent, at_ms: int) -> None:
+    """Add an event that counts at ``at_ms`` to every sum that it is in; a correction is no call of its own."""
+    hour_ms = at_ms - at_ms % rollups.HOUR_MS
     calls = 0 if event.corrects else 1
     dimensions = _dimensions(event)
     for meter, amount in event.amounts.items():
         for dimension, value in dimensions:
             name = (event.customer, dimension, value, hour_ms, meter, event.feature, event.model or "")
-            total = reading.sums.get(name)
+            total = sums.get(name)
             if total is None:
-                reading.sums[name] = [amount, calls]
+                sums[name] = [amount, calls]
             else:
                 total[0] += amount
                 total[1] += calls

@@ -17,7 +17,7 @@ from control_plane.operations.resolve_entitlement import change_of, facts_of
 from control_plane.store import catalog, subscriptions
 from control_plane.store.catalog import ADD_ONS
 from control_plane.store.database import Connection
-from protocol.entitlements import FEATURES_MAX, LIMITS_MAX
+from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX
 from protocol.violations import Violation
 from protocol.windows import Calendar
 
@@ -189,6 +189,7 @@ def _require_bounded(connection: Connection, customer: str, instants: Iterable[i
         for name, found, most in (
             ("limits", len(document.limits) + len(document.shadow), LIMITS_MAX),
             ("features", len(document.features), FEATURES_MAX),
+            ("rates", len(document.rates), RATES_MAX),
         ):
             if found > most:
                 raise Violation("add_ons", f"and the plan have {found} {name} together", f"at most {most}")

@@ -10,6 +10,9 @@ trust_tables    those for trouble: restored databases, odd syncs
 wanted          many keys in one statement
 customers       customers and what decides their entitlement
 catalog         features, meters, plans
+price_tables    those for price books
+price_books     price books, with all their versions
+reratings       what was ordered to be priced again
 subscriptions   what subscriptions went and will go through
 overrides       what single customers have otherwise
 entitlements    what all that resolved to, version by version

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, insert, select
+from sqlalchemy import Connection, and_, insert, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -14,10 +14,12 @@ from control_plane.store.tables import event_conflicts, events
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 _INSERT_CHUNK = 1_000
+_IN_MAX = 500
 
 
 class Row(NamedTuple):
-    """One accepted event. ``at_ms``: when it counts; ``digest``: of what it says; ``body``: as it came."""
+    """One accepted event. ``at_ms``: when it counts; ``digest``: of what it says; ``body``: as it came. ``corrects``:
+    the event that it corrects."""
 
     customer: str
     event: str
@@ -30,6 +32,7 @@ class Row(NamedTuple):
     received_at_ms: int
     digest: bytes
     body: bytes
+    corrects: str | None = None
 
 
 class Conflict(NamedTuple):
@@ -71,6 +74,40 @@ def digests(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tu
         for row in connection.execute(query, as_rows(ordered[start : start + CHUNK])):
             found[row.customer, row.event] = bytes(row.digest)
     return found
+
+
+class Kept(NamedTuple):
+    """What pricing needs of an accepted event."""
+
+    event: str
+    at_ms: int
+    body: bytes
+    corrects: str | None
+
+
+def first_words(
+    connection: Connection, customer: str, from_ms: int, to_ms: int, after: tuple[int, str] | None, count: int
+) -> list[Kept]:
+    """Up to ``count`` of the customer's events that correct nothing and count from ``from_ms`` until before ``to_ms``,
+    in order of time and name, beginning after ``after``."""
+    query = select(events.c.event, events.c.at_ms, events.c.body, events.c.corrects).where(
+        events.c.customer == customer, events.c.at_ms >= from_ms, events.c.at_ms < to_ms, events.c.corrects.is_(None)
+    )
+    if after is not None:
+        query = query.where(events.c.at_ms >= after[0], tuple_(events.c.at_ms, events.c.event) > tuple_(*after))
+    rows = connection.execute(query.order_by(events.c.at_ms, events.c.event).limit(count))
+    return [Kept(row.event, row.at_ms, bytes(row.body), row.corrects) for row in rows]
+
+
+def corrections(connection: Connection, customer: str, names: Iterable[str]) -> Iterator[Kept]:
+    """What corrects these events of a customer, in the order in which it came."""
+    ordered = sorted(set(names))
+    columns = (events.c.event, events.c.at_ms, events.c.body, events.c.corrects)
+    for start in range(0, len(ordered), _IN_MAX):
+        chunk = events.c.corrects.in_(ordered[start : start + _IN_MAX])
+        query = select(*columns).where(events.c.customer == customer, chunk)
+        for row in connection.execute(query.order_by(events.c.received_at_ms, events.c.event)):
+            yield Kept(row.event, row.at_ms, bytes(row.body), row.corrects)
 
 
 def keep_conflicts(connection: Connection, rows: Sequence[Conflict]) -> None:

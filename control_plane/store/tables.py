@@ -176,8 +176,10 @@ events = Table(
     Column("received_at_ms", BigInteger, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),  # of what it says, without its charges
     Column("body", LargeBinary, nullable=False),  # msgpack of protocol.events.UsageEvent
+    Column("corrects", KEY),  # the event that it corrects
     Index(None, "journal", "boot", "seq", unique=True),
     Index(None, "customer", "at_ms"),
+    Index(None, "customer", "corrects"),
 )
 
 # Events that could not be accepted: kept whole, reported, never silently dropped.
