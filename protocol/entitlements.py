@@ -9,16 +9,20 @@ from typing import Annotated, assert_never
 import msgspec
 
 from protocol.events import Subject
-from protocol.ids import Key, ModelName
+from protocol.ids import Key
 from protocol.units import METERS_MAX, TOKEN_CLASSES, Quantity, TokenClass
 from protocol.windows import UTC_CALENDAR, Calendar, Window, WindowKind, window_at
 
 LIMITS_MAX = 64
 FEATURES_MAX = 256
 CATALOG_METERS_MAX = 256
-RATES_MAX = 256
+RATES_MAX = 128
 ROLES_MAX = 32
 MILLION = 1_000_000
+
+# Names in rates are checked where a plan is published, against the catalog. Here only their length is: every host reads
+# the price list of each of its customers, and looking for letters would be most of that work.
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
 class FeatureKind(StrEnum):
@@ -204,10 +208,10 @@ class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         book: the price book and version that it comes from, as ``standard@3``; empty for a plan's own.
     """
 
-    meter: Key
-    weights: Annotated[dict[Key, Quantity], msgspec.Meta(min_length=1, max_length=METERS_MAX)]
-    feature: Key | None = None
-    model: ModelName | None = None
+    meter: _Name
+    weights: Annotated[dict[_Name, Quantity], msgspec.Meta(min_length=1, max_length=METERS_MAX)]
+    feature: _Name | None = None
+    model: _Name | None = None
     classes: Annotated[dict[TokenClass, Quantity], msgspec.Meta(max_length=len(TOKEN_CLASSES))] = {}
     per: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] = 1
     book: Annotated[str, msgspec.Meta(max_length=140)] = ""

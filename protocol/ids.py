@@ -23,8 +23,14 @@ ModelName = Annotated[str, msgspec.Meta(pattern=MODEL_PATTERN, min_length=1, max
 Tags = Annotated[dict[Key, Key], msgspec.Meta(max_length=TAGS_MAX)]
 
 _KEY = re.compile(KEY_PATTERN)
+_MODEL = re.compile(MODEL_PATTERN)
 
 
 def is_key(text: str) -> bool:
     """Whether ``text`` may name a thing on any of our wires."""
     return _KEY.match(text) is not None
+
+
+def is_model_name(text: str) -> bool:
+    """Whether ``text`` may name a model on any of our wires."""
+    return _MODEL.match(text) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from protocol.entitlements import RATES_MAX, FeatureKind, Rate
+from protocol.ids import MODEL_WORDS, is_model_name
 from protocol.rates import meter_of_class
 from protocol.violations import Violation
 
@@ -31,6 +32,8 @@ def rate_violations(
             yield Violation(f"{path}.meter", problem, "a declared meter that calls are turned into")
         if rate.feature is not None and rate.feature not in kinds:
             yield Violation(f"{path}.feature", f"names the unknown feature {rate.feature!r}", CATALOG)
+        if rate.model is not None and not is_model_name(rate.model):
+            yield Violation(f"{path}.model", "is no name of a model", MODEL_WORDS)
         what = (rate.meter, rate.feature, rate.model and rate.model.lower())
         if what in seen:
             problem = f"makes the same meter of the same feature and model as rates[{seen[what]}]"

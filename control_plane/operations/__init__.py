@@ -34,6 +34,7 @@ adopt_sealed           leases that a restored database does not know
 keep_for_review        events that must not be counted, and never be lost
 settle_reports         what holders say of their leases
 accept_events          events into the ledger, once
+sum_events             which sums an event is in
 find_wishes            what a sync asks to be lent
 grant_leases           lend, or say why not
 share_rates            the same for shares of rates

@@ -12,6 +12,7 @@ from control_plane.core import reconciliation
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.keep_for_review import compare_marks, contradicts
 from control_plane.operations.register_start import know_boot
+from control_plane.operations.sum_events import add_to_sums
 from control_plane.store import agents, events, rollups
 from control_plane.store.allowances import Key
 from protocol.codec import MsgpackDecoder
@@ -251,38 +252,8 @@ def _count(exchange: Exchange, reading: Reading, item: Incoming) -> None:
         exchange.touch(key, debit.window.end_ms)
         reading.owed.append(Owed(key, debit.amount, debit.cause, event.event))
     add_to_sums(reading.sums, event, item.at_ms)
-
-
-def add_to_sums(sums: rollups.Sums, event: UsageEvent, at_ms: int) -> None:
-    """Add an event that counts at ``at_ms`` to every sum that it is in; a correction is no call of its own."""
-    hour_ms = at_ms - at_ms % rollups.HOUR_MS
-    calls = 0 if event.corrects else 1
-    dimensions = _dimensions(event)
-    for meter, amount in event.amounts.items():
-        for dimension, value in dimensions:
-            name = (event.customer, dimension, value, hour_ms, meter, event.feature, event.model or "")
-            total = sums.get(name)
-            if total is None:
-                sums[name] = [amount, calls]
-            else:
-                total[0] += amount
-                total[1] += calls
-
-
-def _dimensions(event: UsageEvent) -> list[tuple[str, str]]:
-    """Which sums it is in: everything, and those of the subjects and tags that it names."""
-    subject = event.subject
-    found = [("", "")]
-    for dimension, value in (
-        ("user", subject.user),
-        ("workspace", subject.workspace),
-        ("role", subject.role),
-        ("api_key", subject.api_key),
-    ):
-        if value is not None:
-            found.append((dimension, value))
-    found.extend((f"tag:{name}", value) for name, value in event.tags.items())
-    return found
+    if any(not priced.known for priced in event.priced):
+        exchange.note("unpriced_model", f"{event.customer}: event {event.event} of model {event.model}")
 
 
 def _keep(exchange: Exchange, reading: Reading, item: Incoming | Unreadable, code: str) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from control_plane.core import reconciliation
-from control_plane.operations.accept_events import add_to_sums
 from control_plane.operations.author import Author
 from control_plane.operations.keep_books import Books
 from control_plane.operations.resolve_entitlement import standing_of
+from control_plane.operations.sum_events import add_to_sums
 from control_plane.store import events, rollups
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
@@ -10,7 +9,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from control_plane.core.price_books import BASES, ModelPrice, within
-from protocol.ids import MODEL_PATTERN
+from protocol.ids import is_model_name
 
 CURRENCY = "USD"
 FIRST_HAND = (
@@ -66,7 +65,7 @@ def library_prices(now_ms: int, *, long_prompts: bool = False) -> LibraryPrices:
             raw = {name: at_ for name, at_ in vars(model.get_prices(at, None)).items() if at_ is not None}
             whole = f"{provider.id}/{model.id}"
             tokens, meters = _tokens(raw, long_prompts), _meters(raw)
-            if not re.match(MODEL_PATTERN, whole) or not (tokens or meters):
+            if not is_model_name(whole) or not (tokens or meters):
                 left_out.append(whole)
                 continue
             for name in (whole, model.id) if provider.id in FIRST_HAND else (whole,):

@@ -55,7 +55,9 @@ def test_the_document_describes_bodies_answers_and_tokens(support: Any) -> None:
     plan = document["paths"]["/v1/plans/{plan}"]["put"]
     schemas = document["components"]["schemas"]
     reference = plan["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-    assert set(schemas[reference.rsplit("/", 1)[1]]["properties"]) == {"name", "features", "limits", "rates"}
+    assert set(schemas[reference.rsplit("/", 1)[1]]["properties"]) == {
+        *("name", "features", "limits", "rates", "price_books")
+    }
     assert set(document["components"]["securitySchemes"]) == {"token", "password"}
     assert plan["tags"] == ["catalog"]
     assert plan["description"].startswith("Publish the plan's next version")

@@ -129,6 +129,10 @@ def test_a_feature_that_breaks_a_rule_is_named(features: tuple[PlanFeature, ...]
         ((Rate("credits", {"points": 1}), Rate("points", {"images": 1})), "rates[0].weights.points"),
         ((Rate("credits", {"images": 1}), Rate("credits", {"images": 2})), "rates[1]"),
         ((Rate("credits", {"images": 1}, "chat"), Rate("credits", {"images": 2}, "chat")), "rates[1]"),
+        ((Rate("credits", {"images": 1}, model="m"), Rate("credits", {"images": 2}, model="M")), "rates[1]"),
+        ((Rate("credits", {"images": 1}, model=" m"),), "rates[0].model"),
+        ((Rate("credits", {"images": 1}, classes={"cache_read": 1}),), "rates[0].classes.cache_read"),
+        ((Rate("credits", {"images": 1}, book="standard@1"),), "rates[0].book"),
     ],
 )
 def test_a_rate_that_breaks_a_rule_is_named(rates: tuple[Rate, ...], field: str) -> None:
