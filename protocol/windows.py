@@ -22,7 +22,8 @@ _EPOCH_ORDINAL = _FIRST_OF_MONTH.toordinal()
 
 class WindowKind(StrEnum):
     """How long a counter counts. ``request`` bounds one call and keeps no counter at all; ``in_flight`` counts what is
-    held at the same time, and forgets it when the call ends."""
+    held at the same time, and forgets it when the call ends; ``grants`` is a balance that grants of credit fill and use
+    burns: it never resets."""
 
     REQUEST = "request"
     IN_FLIGHT = "in_flight"
@@ -33,6 +34,7 @@ class WindowKind(StrEnum):
     MONTH = "month"
     BILLING_PERIOD = "billing_period"
     LIFETIME = "lifetime"
+    GRANTS = "grants"
 
 
 class Window(NamedTuple):
@@ -85,7 +87,7 @@ def window_at(kind: WindowKind, at_ms: int, by: Calendar = UTC_CALENDAR) -> Wind
             return _calendar(at_ms, by.zone, _months(_FIRST_OF_MONTH, 1))
         case WindowKind.BILLING_PERIOD:
             return _calendar(at_ms, by.zone, _months(_reading(by.anchor_ms, by.zone), by.months))
-        case WindowKind.LIFETIME | WindowKind.IN_FLIGHT:
+        case WindowKind.LIFETIME | WindowKind.IN_FLIGHT | WindowKind.GRANTS:
             return Window(0, INSTANT_MS_MAX)
         case WindowKind.REQUEST:
             raise ValueError("a request window has no span: it bounds a single call")

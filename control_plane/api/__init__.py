@@ -8,6 +8,7 @@ reratings       past usage by other prices
 customers       customers and their entitlements
 subscriptions   subscriptions
 subscription_items   how they are shown
+credits         balances, grants, and every movement of credit
 overrides       what single customers have otherwise
 balances        how limits stand
 usage           sums of usage
@@ -42,6 +43,7 @@ from control_plane.api.agents import AGENT_HANDLERS
 from control_plane.api.agents_uplink import UPLINK_HANDLERS
 from control_plane.api.audit_log import AUDIT_HANDLERS
 from control_plane.api.balances import BALANCE_HANDLERS
+from control_plane.api.credits import CREDIT_HANDLERS
 from control_plane.api.customers import CUSTOMER_HANDLERS
 from control_plane.api.events import EVENT_HANDLERS
 from control_plane.api.features import FEATURE_HANDLERS
@@ -68,6 +70,7 @@ ALL_HANDLERS: list[Any] = [
     *CUSTOMER_HANDLERS,
     *SUBSCRIPTION_HANDLERS,
     *OVERRIDE_HANDLERS,
+    *CREDIT_HANDLERS,
     *BALANCE_HANDLERS,
     *USAGE_HANDLERS,
     *EVENT_HANDLERS,

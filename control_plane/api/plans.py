@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-import msgspec
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 
@@ -12,14 +11,12 @@ from control_plane.api.bodies import DisplayName
 from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
 from control_plane.api.verbs import puts, reads
-from control_plane.core.catalog import decode_plan
-from control_plane.core.plans import PlanFeature, PlanLimit
-from control_plane.core.price_books import USES_MAX, PriceBookUse
+from control_plane.core.catalog import authored, decode_plan
+from control_plane.core.plans import Bundle
 from control_plane.operations.apply_catalog import publish_plan
 from control_plane.operations.refusals import NotFound
 from control_plane.store import catalog
 from control_plane.store.catalog import ADD_ONS, PlanRow
-from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Rate
 from protocol.instants import rfc3339
 
 TAGS = ["catalog"]
@@ -27,70 +24,52 @@ VERSION_MAX = 2**31 - 1
 Version = Annotated[int | None, QueryParameter(ge=1, le=VERSION_MAX, description="without it the newest")]
 
 
-class PlanWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a plan shall be: the features it includes, the limits it sets, and the rates at which calls turn into meters
-    of their own (a limit on such a meter is a credit pool): its own, and those of the models that it offers out of
-    price books."""
+class PlanWrite(Bundle, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a plan or an add-on shall be."""
 
     name: DisplayName
-    features: Annotated[tuple[PlanFeature, ...], msgspec.Meta(max_length=FEATURES_MAX)] = ()
-    limits: Annotated[tuple[PlanLimit, ...], msgspec.Meta(max_length=LIMITS_MAX)] = ()
-    rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
-    price_books: Annotated[tuple[PriceBookUse, ...], msgspec.Meta(max_length=USES_MAX)] = ()
 
 
-class PlanItem(msgspec.Struct, frozen=True):
+class PlanItem(Bundle, frozen=True, kw_only=True):
     """One published version of a plan, written as it is sent; price books with their versions."""
 
     plan: str
     version: int
     name: str
     published_at: str
-    features: tuple[PlanFeature, ...]
-    limits: tuple[PlanLimit, ...]
-    rates: tuple[Rate, ...]
-    price_books: tuple[PriceBookUse, ...]
 
 
-class AddOnItem(msgspec.Struct, frozen=True):
+class AddOnItem(Bundle, frozen=True, kw_only=True):
     """One published version of an add-on: a bundle that stacks on a plan."""
 
     add_on: str
     version: int
     name: str
     published_at: str
-    features: tuple[PlanFeature, ...]
-    limits: tuple[PlanLimit, ...]
-    rates: tuple[Rate, ...]
-    price_books: tuple[PriceBookUse, ...]
 
 
 def _item(row: PlanRow) -> PlanItem:
-    return PlanItem(row.plan, row.version, row.name, rfc3339(row.published_at_ms), *_bundle(row))
+    return PlanItem(plan=row.plan, **_rest(row))
 
 
 def _add_on(row: PlanRow) -> AddOnItem:
-    return AddOnItem(row.plan, row.version, row.name, rfc3339(row.published_at_ms), *_bundle(row))
+    return AddOnItem(add_on=row.plan, **_rest(row))
 
 
-Bundle = tuple[tuple[PlanFeature, ...], tuple[PlanLimit, ...], tuple[Rate, ...], tuple[PriceBookUse, ...]]
+def _rest(row: PlanRow) -> dict[str, Any]:
+    bundle = authored(decode_plan(row.body))
+    rest = {name: getattr(bundle, name) for name in Bundle.__struct_fields__}
+    return rest | {"version": row.version, "name": row.name, "published_at": rfc3339(row.published_at_ms)}
 
 
-def _bundle(row: PlanRow) -> Bundle:
-    body = decode_plan(row.body)
-    features = tuple(PlanFeature(one.key, one.enabled, one.value, one.by_role) for one in body.features)
-    own = tuple(rate for rate in body.rates if not rate.book)
-    return features, body.limits, own, body.price_books
+def _bundle(data: PlanWrite) -> Bundle:
+    return Bundle(*(getattr(data, name) for name in Bundle.__struct_fields__))
 
 
 @puts("/v1/plans/{plan:str}", PlanWrite, tags=TAGS)
 def publish(plan: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[Context]) -> PlanItem:
     """Publish the plan's next version, unless the newest says the same. Subscribers stay on the version they have."""
-    row = context.change(
-        lambda connection, author: publish_plan(
-            connection, plan, data.name, data.features, data.limits, author, data.rates, data.price_books
-        )
-    )
+    row = context.change(lambda connection, author: publish_plan(connection, plan, data.name, _bundle(data), author))
     return _item(row)
 
 
@@ -116,9 +95,7 @@ def list_plans(context: NamedDependency[Context], limit: PageLimit = 100, cursor
 def publish_add_on(add_on: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[Context]) -> AddOnItem:
     """Publish the add-on's next version, unless the newest says the same. Who has it stays on the version they have."""
     row = context.change(
-        lambda connection, author: publish_plan(
-            connection, add_on, data.name, data.features, data.limits, author, data.rates, data.price_books, ADD_ONS
-        )
+        lambda connection, author: publish_plan(connection, add_on, data.name, _bundle(data), author, ADD_ONS)
     )
     return _add_on(row)
 

@@ -11,6 +11,7 @@ rates            who gets how much of a rate, and what is saved up of the rest
 subscriptions    what a subscription is at any instant
 arrangements     what is written down when somebody arranges something of one
 overrides        what one customer has otherwise
+credits          in what order grants burn, and what is left of them when they end
 combining        makes one of a plan and its add-ons
 entitlements     what a customer may use at an instant
 tokens           how tokens look, what of them is kept, when one holds

@@ -8,8 +8,8 @@ from itertools import chain
 
 import msgspec
 
-from control_plane.core.limit_rules import limit_violations, plan_limit_violations
-from control_plane.core.plans import PlanBody, PlanFeature, PlanLimit
+from control_plane.core.limit_rules import grant_violations, limit_violations, plan_limit_violations
+from control_plane.core.plans import Bundle, PlanBody, PlanFeature
 from control_plane.core.price_books import PriceBookUse
 from control_plane.core.rate_rules import book_rate_violations, rate_violations
 from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Feature, FeatureKind, Rate, RoleTerms
@@ -21,11 +21,9 @@ BUILT_IN_METERS = {REQUESTS: "requests", INPUT_TOKENS: "tokens", OUTPUT_TOKENS: 
 
 
 def compose_plan(
-    features: tuple[PlanFeature, ...],
-    limits: tuple[PlanLimit, ...],
+    bundle: Bundle,
     kinds: Mapping[str, FeatureKind],
     meters: set[str],
-    rates: tuple[Rate, ...] = (),
     price_books: tuple[PriceBookUse, ...] = (),
     book_rates: tuple[Rate, ...] = (),
 ) -> PlanBody:
@@ -34,31 +32,44 @@ def compose_plan(
     Args:
         kinds: every feature of the catalog and its kind.
         meters: every declared meter; the built-in ones need no declaration.
-        book_rates: what its price books make, in pinned versions.
+        price_books, book_rates: its price books in pinned versions, and what they make.
 
     Raises: Violation: the first rule it breaks, naming ``limits[2].meter`` and what would be right.
     """
     for name, entries, most in (
-        ("features", features, FEATURES_MAX),
-        ("limits", limits, LIMITS_MAX),
-        ("rates", rates, RATES_MAX),
+        ("features", bundle.features, FEATURES_MAX),
+        ("limits", bundle.limits, LIMITS_MAX),
+        ("rates", bundle.rates, RATES_MAX),
     ):
         if len(entries) > most:
             raise Violation(name, f"has {len(entries)} entries", f"at most {most}")
     known = meters | BUILT_IN_METERS.keys()
     seen: set[str] = set()
-    for index, feature in enumerate(features):
+    for index, feature in enumerate(bundle.features):
         _check_feature(f"features[{index}]", feature, kinds, seen)
     found: tuple[Iterable[Violation], ...] = (
-        plan_limit_violations(limits),
-        limit_violations(limits, kinds, known),
-        rate_violations(rates, kinds, known, meters),
-        book_rate_violations(rates, book_rates, kinds, known, meters),
+        plan_limit_violations(bundle.limits),
+        limit_violations(bundle.limits, kinds, known),
+        rate_violations(bundle.rates, kinds, known, meters),
+        book_rate_violations(bundle.rates, book_rates, kinds, known, meters),
+        grant_violations(bundle.grants, known),
     )
     for violation in chain.from_iterable(found):
         raise violation
-    composed = tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value, f.by_role) for f in features)
-    return PlanBody(features=composed, limits=limits, rates=(*rates, *book_rates), price_books=price_books)
+    return PlanBody(
+        features=tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value, f.by_role) for f in bundle.features),
+        limits=bundle.limits,
+        rates=(*bundle.rates, *book_rates),
+        price_books=price_books,
+        grants=bundle.grants,
+    )
+
+
+def authored(body: PlanBody) -> Bundle:
+    """What its author wrote; of price books the versions that were pinned."""
+    features = tuple(PlanFeature(one.key, one.enabled, one.value, one.by_role) for one in body.features)
+    own = tuple(rate for rate in body.rates if not rate.book)
+    return Bundle(features, body.limits, own, body.price_books, body.grants)
 
 
 def _check_feature(path: str, feature: PlanFeature, kinds: Mapping[str, FeatureKind], seen: set[str]) -> None:

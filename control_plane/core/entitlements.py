@@ -10,12 +10,13 @@ import msgspec
 
 from control_plane.core import combining, overrides, subscriptions
 from control_plane.core.combining import Combine, Source
+from control_plane.core.credits import Pool
 from control_plane.core.overrides import Override
-from control_plane.core.plans import PlanBody, PlanLimit
+from control_plane.core.plans import PlanBody, PlanGrant, PlanLimit
 from control_plane.core.subscriptions import Change, SubscriptionStatus, Terms, Trial
 from protocol.entitlements import CustomerStatus, Entitlement, Feature, Limit, Rate
 from protocol.units import QUANTITY_MAX
-from protocol.windows import Calendar
+from protocol.windows import Calendar, WindowKind, window_at
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -79,12 +80,14 @@ class Facts:
 
     Attributes:
         changes: of its subscription, those to come included.
+        pools: its credits, by meter.
         plans, add_ons: every version that its changes name.
     """
 
     archived: bool = False
     changes: tuple[Change, ...] = ()
     overrides: tuple[Override, ...] = ()
+    pools: Mapping[str, Pool] = field(default_factory=dict)
     plans: Mapping[tuple[str, int], PlanBody] = field(default_factory=dict)
     add_ons: Mapping[tuple[str, int], PlanBody] = field(default_factory=dict)
     rules: CatalogRules = CatalogRules()
@@ -113,7 +116,11 @@ def resolve(facts: Facts, at_ms: int) -> Document:
     for one in in_force:
         target = one.body.limit or one.body.feature or ""
         sources[target] = (*sources.get(target, ()), Source(f"override:{one.override}", one.body.amount))
-    enforced = [(own, overrides.with_limit(limit, in_force)) for own in authored for limit in own.enforced()]
+    enforced = [
+        (own, overrides.with_limit(_filled(facts, limit, at_ms), in_force))
+        for own in authored
+        for limit in own.enforced()
+    ]
     status = terms.status
     return Document(
         status=CustomerStatus.ARCHIVED if facts.archived else _status(terms),
@@ -133,14 +140,12 @@ def next_change_ms(facts: Facts, after_ms: int) -> int | None:
     """The first instant after this one at which the document may change by itself; ``None``: never."""
     instants = [subscriptions.next_change_ms(facts.changes, after_ms)]
     instants += [edge for edge in overrides.edges(facts.overrides) if edge > after_ms]
+    instants += [edge for pool in facts.pools.values() for edge in pool.edges() if edge > after_ms]
     terms = subscriptions.terms_at(facts.changes, after_ms)
     if terms is not None:
-        instants += [
-            limit.window_at(after_ms, terms.calendar).end_ms
-            for body, _, _ in _bodies(facts, terms)
-            for limit in body.limits
-            if limit.prorate
-        ]
+        windows = {limit.window for body, _, _ in _bodies(facts, terms) for limit in body.limits if limit.prorate}
+        windows |= {grant.every for grant, _, _ in given(facts, terms) if grant.every is not WindowKind.LIFETIME}
+        instants += [window_at(kind, after_ms, terms.calendar).end_ms for kind in windows]
     return min((instant for instant in instants if instant is not None), default=None)
 
 
@@ -153,6 +158,21 @@ def calendar_at(facts: Facts, at_ms: int) -> Calendar | None:
     """By which calendar its windows are told; ``None`` without a subscription."""
     terms = subscriptions.terms_at(facts.changes, at_ms)
     return None if terms is None else terms.calendar
+
+
+def given(facts: Facts, terms: Terms) -> Iterator[tuple[PlanGrant, str, int]]:
+    """Credit that comes with these terms, from what, and how much in one window."""
+    for body, name, quantity in _bodies(facts, terms):
+        for grant in body.grants:
+            yield grant, name, min(grant.amount * quantity * (terms.seats if grant.per_seat else 1), QUANTITY_MAX)
+
+
+def _filled(facts: Facts, limit: Limit, at_ms: int) -> Limit:
+    """A balance allows what its grants give."""
+    if limit.window is not WindowKind.GRANTS:
+        return limit
+    amount = facts.pools.get(limit.meter, Pool()).ceiling(at_ms)
+    return msgspec.structs.replace(limit, amount=min(amount, QUANTITY_MAX - limit.overage_max))
 
 
 def _bodies(facts: Facts, terms: Terms) -> Iterator[tuple[PlanBody, str, int]]:

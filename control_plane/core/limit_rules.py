@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from control_plane.core.plans import PlanLimit
+from control_plane.core.plans import PlanGrant, PlanLimit
 from protocol.entitlements import LIMITS_MAX, FeatureKind, InFlight, Limit, LimitEnd, Scope
 from protocol.units import QUANTITY_MAX
 from protocol.violations import Violation
@@ -13,6 +13,13 @@ from protocol.windows import WindowKind
 COUNTER_MAX = 300
 """Counters are keys of tables: their names have a bound."""
 
+GRANT_WINDOWS = (
+    WindowKind.DAY,
+    WindowKind.WEEK,
+    WindowKind.MONTH,
+    WindowKind.BILLING_PERIOD,
+    WindowKind.LIFETIME,
+)
 SMOOTH_WINDOWS = (WindowKind.MINUTE, WindowKind.HOUR, WindowKind.DAY)
 
 
@@ -55,9 +62,14 @@ def plan_limit_violations(limits: tuple[PlanLimit, ...]) -> Iterator[Violation]:
         path = f"limits[{index}]"
         if limit.by_role and (limit.roles or limit.except_roles):
             yield Violation(f"{path}.by_role", "is given beside roles or except_roles", "one of the two")
+        if limit.window is WindowKind.GRANTS and (limit.per_seat or limit.by_role):
+            yield Violation(
+                path, "is a balance that is multiplied or divided", "neither per_seat nor by_role: grants are"
+            )
         if limit.per_seat and limit.amount is None:
             yield Violation(f"{path}.per_seat", "is true although the limit is unlimited", "false, or an amount")
-        if limit.prorate and (not limit.is_counted or limit.window is WindowKind.LIFETIME or limit.amount is None):
+        endless = limit.window in (WindowKind.LIFETIME, WindowKind.GRANTS)
+        if limit.prorate and (not limit.is_counted or endless or limit.amount is None):
             expected = "false, or a limit with an amount in a window that ends"
             yield Violation(f"{path}.prorate", "is true for what has no parts of a window", expected)
         if limit.prorate and limit.by_role:
@@ -74,6 +86,25 @@ def plan_limit_violations(limits: tuple[PlanLimit, ...]) -> Iterator[Violation]:
             yield Violation(
                 f"{path}.overage_price", "is given though nothing may pass", "none, unless at_end is overage"
             )
+
+
+def grant_violations(grants: tuple[PlanGrant, ...], meters: set[str]) -> Iterator[Violation]:
+    """Rules about the credit that comes with a plan."""
+    keys: set[str] = set()
+    for index, grant in enumerate(grants):
+        path = f"grants[{index}]"
+        if grant.key in keys:
+            yield Violation(f"{path}.key", f"is {grant.key!r} a second time", "a name of its own")
+        keys.add(grant.key)
+        if grant.meter not in meters:
+            yield Violation(f"{path}.meter", f"names the unknown meter {grant.meter!r}", "one that is in the catalog")
+        if grant.every not in GRANT_WINDOWS:
+            expected = "one of " + ", ".join(window.value for window in GRANT_WINDOWS)
+            yield Violation(f"{path}.every", f"is {grant.every.value!r}", expected)
+        if grant.every is WindowKind.LIFETIME and grant.rollover_max:
+            yield Violation(f"{path}.rollover_max", "is given for what never ends", "0, or another window")
+        if grant.rollover_min > grant.rollover_max:
+            yield Violation(f"{path}.rollover_min", "is more than rollover_max", f"at most {grant.rollover_max}")
 
 
 def _scope(path: str, limit: Limit) -> Iterator[Violation]:
@@ -141,6 +172,22 @@ def _smooth(path: str, limit: Limit) -> Iterator[Violation]:
         yield Violation(f"{path}.at_end", "is 'overage' for a smooth limit", "block or throttle: a rate has no overage")
 
 
+def _grants(path: str, limit: Limit) -> Iterator[Violation]:
+    """What a balance holds is said by its grants; how far it may be overdrawn, by its overage."""
+    if limit.window is not WindowKind.GRANTS:
+        return
+    if limit.amount != 0:
+        yield Violation(f"{path}.amount", "is given for a balance", "0: grants say how much")
+    if limit.scope is not Scope.CUSTOMER or limit.feature is not None or limit.roles or limit.except_roles:
+        yield Violation(path, "is a balance of some calls only", "all features, scope customer, and no roles")
+    if limit.at_end is LimitEnd.THROTTLE:
+        yield Violation(
+            f"{path}.at_end", "is 'throttle' for a balance", "block, or overage with the overdraft's maximum"
+        )
+    if limit.in_flight is InFlight.FINISH:
+        yield Violation(f"{path}.in_flight", "is 'finish' for a balance", "stop, or at_end overage")
+
+
 def _floor(path: str, limit: Limit) -> Iterator[Violation]:
     if not limit.batch_floor:
         return
@@ -152,4 +199,12 @@ def _floor(path: str, limit: Limit) -> Iterator[Violation]:
         yield Violation(f"{path}.batch_floor", problem, f"at most {limit.amount}")
 
 
-_RULES: tuple[Callable[[str, Limit], Iterator[Violation]], ...] = (_scope, _end, _finish, _slots, _smooth, _floor)
+_RULES: tuple[Callable[[str, Limit], Iterator[Violation]], ...] = (
+    _scope,
+    _end,
+    _finish,
+    _slots,
+    _smooth,
+    _grants,
+    _floor,
+)

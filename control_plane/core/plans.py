@@ -7,12 +7,24 @@ from typing import Annotated
 
 import msgspec
 
-from control_plane.core.price_books import PriceBookUse
-from protocol.entitlements import ROLES_MAX, Feature, FeatureValue, Limit, Rate, RoleTerms
+from control_plane.core.price_books import USES_MAX, PriceBookUse
+from protocol.entitlements import (
+    FEATURES_MAX,
+    LIMITS_MAX,
+    RATES_MAX,
+    ROLES_MAX,
+    Feature,
+    FeatureValue,
+    Limit,
+    Rate,
+    RoleTerms,
+)
 from protocol.ids import Key
 from protocol.units import Quantity
+from protocol.windows import WindowKind
 
 THRESHOLDS_MAX = 5
+GRANTS_MAX = 16
 Percent = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
@@ -67,6 +79,44 @@ class PlanLimit(Limit, frozen=True, forbid_unknown_fields=True):
             yield Limit(**own | {"key": f"{self.key}@{role}", "amount": amount, "roles": (role,)})
 
 
+class PlanGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Credit that comes with a plan: anew in each window while the subscription gives something.
+
+    Attributes:
+        every: the window in which it comes and at the end of which it is gone; ``lifetime``: once, and it stays.
+        per_seat: the amount is for one seat.
+        rollover_min, rollover_max: ``min(max, max(left, min))`` of what is left goes on into the next window; a maximum
+            of 0: nothing. rollover_days: for how long; ``None``: for one more window.
+    """
+
+    key: Key
+    meter: Key
+    amount: Quantity
+    every: WindowKind = WindowKind.BILLING_PERIOD
+    priority: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    per_seat: bool = False
+    rollover_min: Quantity = 0
+    rollover_max: Quantity = 0
+    rollover_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] | None = None
+
+
+class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the author of a plan or add-on writes.
+
+    Attributes:
+        features: those it includes; limits: how much of what.
+        rates: at which calls turn into meters of their own (a limit on such a meter is a credit pool). price_books:
+            those of the models that it offers out of price books.
+        grants: credit that comes with it.
+    """
+
+    features: Annotated[tuple[PlanFeature, ...], msgspec.Meta(max_length=FEATURES_MAX)] = ()
+    limits: Annotated[tuple[PlanLimit, ...], msgspec.Meta(max_length=LIMITS_MAX)] = ()
+    rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
+    price_books: Annotated[tuple[PriceBookUse, ...], msgspec.Meta(max_length=USES_MAX)] = ()
+    grants: Annotated[tuple[PlanGrant, ...], msgspec.Meta(max_length=GRANTS_MAX)] = ()
+
+
 class PlanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A published version of a plan or add-on: never changes once written, so it names the kinds of its features
     itself, and the versions of its price books; ``rates`` are its own and those that these make."""
@@ -74,4 +124,5 @@ class PlanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: tuple[Feature, ...] = ()
     limits: tuple[PlanLimit, ...] = ()
     rates: tuple[Rate, ...] = ()
+    grants: tuple[PlanGrant, ...] = ()
     price_books: tuple[PriceBookUse, ...] = ()

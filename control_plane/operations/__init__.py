@@ -13,6 +13,10 @@ change_customer        add, rename, archive and bring back customers
 change_subscription    subscribe; change plan, seats and add-ons, now or later
 move_subscription      cancel, pause, resume, past due, paid
 change_override        what one customer has otherwise
+grant_credits          grant credit, and void what was granted
+burn_credits           what was used of a balance is taken from its grants
+keep_credits           what time and plans do to credits
+read_credits           how credits stand
 keep_entitlements      writes down what customers may use, whenever it has changed
 read_balances          how a customer's limits stand
 read_usage             what a customer used

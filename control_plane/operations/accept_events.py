@@ -9,6 +9,7 @@ from zlib import crc32
 import msgspec
 
 from control_plane.core import reconciliation
+from control_plane.operations.burn_credits import Used
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.keep_for_review import compare_marks, contradicts
 from control_plane.operations.register_start import know_boot
@@ -82,12 +83,21 @@ class Reading:
     """
 
     incoming: list[Incoming] = field(default_factory=list)
+    counted: list[Incoming] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
     marks: dict[int, int] = field(default_factory=dict)
     owed: list[Owed] = field(default_factory=list)
     sums: rollups.Sums = field(default_factory=dict)
     kept: list[events.Conflict] = field(default_factory=list)
     contradiction: str = ""
+
+    def used_of(self, key: Key, meter: str) -> list[Used]:
+        """What new events used of a customer's balance."""
+        return [
+            Used(item.event.event, item.event.amounts[meter], item.at_ms)
+            for item in self.counted
+            if item.event.customer == key.customer and meter in item.event.amounts
+        ]
 
     @property
     def customers(self) -> set[str]:
@@ -237,6 +247,7 @@ def _give_back(exchange: Exchange, reading: Reading, event: UsageEvent) -> None:
 def _count(exchange: Exchange, reading: Reading, item: Incoming) -> None:
     """Add an accepted event to the sums, and find out what no lease paid of it."""
     event = item.event
+    reading.counted.append(item)
     paid: dict[tuple[str, str], int] = {}
     windows: set[tuple[str, str, int]] = set()
     for charge in event.charges:

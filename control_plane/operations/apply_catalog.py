@@ -5,15 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from control_plane.core.catalog import BUILT_IN_METERS, compose_plan, decode_plan, encode_plan
-from control_plane.core.plans import PlanFeature, PlanLimit
-from control_plane.core.price_books import PriceBookUse
+from control_plane.core.plans import Bundle
 from control_plane.operations.author import Author
 from control_plane.operations.pin_price_books import pin_price_books
 from control_plane.operations.refusals import Conflict
 from control_plane.store import catalog, customers
 from control_plane.store.catalog import PLANS, FeatureRow, MeterRow, PlanRow, Shelf
 from control_plane.store.database import Connection
-from protocol.entitlements import Rate
 
 
 def put_feature(connection: Connection, wanted: FeatureRow, author: Author) -> FeatureRow:
@@ -70,11 +68,8 @@ def publish_plan(
     connection: Connection,
     plan: str,
     name: str,
-    features: tuple[PlanFeature, ...],
-    limits: tuple[PlanLimit, ...],
+    bundle: Bundle,
     author: Author,
-    rates: tuple[Rate, ...] = (),
-    price_books: tuple[PriceBookUse, ...] = (),
     shelf: Shelf = PLANS,
 ) -> PlanRow:
     """Publish the next version of a plan (or add-on), unless the newest says the same. Who has one keeps its version.
@@ -82,9 +77,9 @@ def publish_plan(
     Raises: Violation: the plan breaks a rule of :func:`control_plane.core.catalog.compose_plan`. NotFound: it names a
         price book that there is not.
     """
-    pinned, book_rates = pin_price_books(connection, price_books)
+    pinned, book_rates = pin_price_books(connection, bundle.price_books)
     kinds = catalog.feature_kinds(connection)
-    wanted = compose_plan(features, limits, kinds, set(catalog.meter_names(connection)), rates, pinned, book_rates)
+    wanted = compose_plan(bundle, kinds, set(catalog.meter_names(connection)), pinned, book_rates)
     newest = catalog.find_plan(connection, plan, shelf=shelf)
     # Read before they are compared: what an older program wrote says the same in fewer fields.
     if newest is not None and (newest.name, decode_plan(newest.body)) == (name, wanted):

@@ -230,8 +230,9 @@ class Books:
 
 def _may_be_seeded(counter: str) -> bool:
     what = counted(counter)
-    # Sums are kept by user and by role, not by both: a counter of one role's calls alone starts at nothing.
-    return what.kind is Kind.QUOTA and what.window != "minute" and not what.role
+    # Sums are kept by user and by role, not by both: a counter of one role's calls alone starts at nothing. So does a
+    # balance: its grants are for what is used from now on.
+    return what.kind is Kind.QUOTA and what.window not in ("minute", "grants") and not what.role
 
 
 def life_of(row: leases.Row) -> Life:

@@ -8,6 +8,7 @@ import msgspec
 
 from control_plane.core import entitlements as rules
 from control_plane.core.entitlements import Facts
+from control_plane.operations.keep_credits import keep_credits
 from control_plane.operations.resolve_entitlement import facts_of
 from control_plane.store import changes, customers, entitlements
 from control_plane.store.customers import Resolved
@@ -29,6 +30,8 @@ def keep_entitlements(connection: Connection, names: Iterable[str], now_ms: int,
     Returns: the customers whose entitlement has changed.
     """
     facts = facts_of(connection, names)
+    moved = [name for name, known in sorted(facts.items()) if keep_credits(connection, name, known, now_ms)]
+    facts |= facts_of(connection, moved)
     held = {row.customer: row for row in customers.resolved(connection, facts)}
     changed = [name for name in sorted(facts) if _keep(connection, held[name], facts[name], now_ms, cause)]
     changes.append(connection, [changes.Change(name, changes.ENTITLEMENT) for name in changed], now_ms)

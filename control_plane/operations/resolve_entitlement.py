@@ -12,10 +12,12 @@ from control_plane.core import entitlements as rules
 from control_plane.core import subscriptions as life
 from control_plane.core.catalog import BUILT_IN_METERS, decode_plan
 from control_plane.core.combining import Combine
+from control_plane.core.credits import Grant, Pool
 from control_plane.core.entitlements import CatalogRules, Document, Facts
 from control_plane.core.overrides import Override, OverrideBody
 from control_plane.core.subscriptions import Change, Track
-from control_plane.store import catalog, customers, overrides, subscriptions
+from control_plane.operations.burn_credits import grant_of
+from control_plane.store import catalog, credits, customers, overrides, subscriptions
 from control_plane.store.catalog import ADD_ONS, PLANS
 from control_plane.store.customers import HolderRow
 from control_plane.store.database import Connection
@@ -107,6 +109,7 @@ def facts_of(connection: Connection, names: Iterable[str]) -> dict[str, Facts]:
         for add_on in one.value
     }
     made = overrides.of(connection, known)
+    pools = _pools(connection, known)
     combine, disabled = catalog.rules(connection)
     plan_bodies = {key: decode_plan(text) for key, text in catalog.bodies(connection, plans, PLANS).items()}
     add_on_bodies = {key: decode_plan(text) for key, text in catalog.bodies(connection, add_ons, ADD_ONS).items()}
@@ -116,12 +119,25 @@ def facts_of(connection: Connection, names: Iterable[str]) -> dict[str, Facts]:
             archived=row.archived_at_ms is not None,
             changes=changes.get(name, ()),
             overrides=tuple(override_of(one) for one in made.get(name, ())),
+            pools=pools.get(name, {}),
             plans=plan_bodies,
             add_ons=add_on_bodies,
             rules=catalog_rules,
         )
         for name, row in known.items()
     }
+
+
+def _pools(connection: Connection, names: Iterable[str]) -> dict[str, dict[str, Pool]]:
+    """Credits by customer and meter."""
+    burned = credits.closed_burned(connection, names)
+    grants: dict[tuple[str, str], list[Grant]] = {key: [] for key in burned}
+    for row in credits.open_grants(connection, names):
+        grants.setdefault((row.customer, row.meter), []).append(grant_of(row))
+    found: dict[str, dict[str, Pool]] = {}
+    for (customer, meter), some in grants.items():
+        found.setdefault(customer, {})[meter] = Pool(burned.get((customer, meter), 0), tuple(some))
+    return found
 
 
 def change_of(row: subscriptions.ChangeRow) -> Change:

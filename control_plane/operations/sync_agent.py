@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from control_plane.core.incarnations import Standing as Speaker
+from control_plane.core.kinds import counted
 from control_plane.operations.accept_events import Reading, accept_events, book_events, read_batches
+from control_plane.operations.burn_credits import burn_credits
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.find_wishes import Wish, find_wishes
 from control_plane.operations.grant_leases import Lender
@@ -22,6 +24,7 @@ from control_plane.store import agents, leases, rollups
 from control_plane.store.database import Connection
 from protocol.uplink_messages import SyncReply, SyncRequest
 from protocol.violations import Violation
+from protocol.windows import WindowKind
 
 BOOT_MAX = 2**31 - 1
 SEQ_MAX = 2**53
@@ -79,6 +82,7 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     _carry_out(exchange, reading, wishes)
     take_back_unheard(exchange, unheard)
     news = exchange.books.save()
+    _burn_credits(exchange, reading)
     rollups.add(connection, reading.sums)
     remember_exchange(exchange)
     exchange.books.publish()
@@ -112,6 +116,15 @@ def _carry_out(exchange: Exchange, reading: Reading, wishes: list[Wish]) -> None
     exchange.used = leases.used(exchange.connection, exchange.windows, exchange.agent)
     renew_leases(exchange)
     Lender(exchange, wishes).lend()
+
+
+def _burn_credits(exchange: Exchange, reading: Reading) -> None:
+    """Balances that this sync moved are taken from their grants."""
+    for key in sorted(exchange.books.accounts):
+        what = counted(key.counter)
+        if what.window == WindowKind.GRANTS:
+            used = reading.used_of(key, what.meter)
+            burn_credits(exchange.connection, key.customer, what.meter, used, exchange.now_ms)
 
 
 def _tell_entitlements(exchange: Exchange) -> None:

@@ -6,6 +6,7 @@ migrate         brings the schema to the newest version
 migrations      how the schema came to be
 tables          every table, once
 subscription_tables    those for subscriptions, add-ons and overrides
+credit_tables   those for credits
 trust_tables    those for trouble: restored databases, odd syncs
 wanted          many keys in one statement
 customers       customers and what decides their entitlement
@@ -15,6 +16,7 @@ price_books     price books, with all their versions
 reratings       what was ordered to be priced again
 subscriptions   what subscriptions went and will go through
 overrides       what single customers have otherwise
+credits         grants, and every movement between their accounts
 entitlements    what all that resolved to, version by version
 tokens          tokens, by their public half
 audit_log       who changed what

@@ -10,7 +10,7 @@ from random import Random
 import msgspec
 import pytest
 
-from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
 from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature
 from control_plane.operations.author import Author
@@ -55,7 +55,7 @@ def _publish(connection: Connection) -> None:
     author = Author("test", NOW_MS)
     put_feature(connection, FeatureRow("chat", "chat", FeatureKind.METERED), author)
     limits = (PlanLimit(**msgspec.structs.asdict(LIMIT)),)
-    publish_plan(connection, "plan", "plan", (PlanFeature("chat"),), limits, author, ())
+    publish_plan(connection, "plan", "plan", Bundle((PlanFeature("chat"),), limits), author)
 
 
 @dataclass

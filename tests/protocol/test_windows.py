@@ -14,7 +14,7 @@ from protocol.instants import INSTANT_MS_MAX, DurationMs, from_datetime, to_date
 from protocol.windows import Calendar, Window, WindowKind, window_at
 
 SPANS = [kind for kind in WindowKind if kind is not WindowKind.REQUEST]
-REPEATING = [kind for kind in SPANS if kind not in {WindowKind.LIFETIME, WindowKind.IN_FLIGHT}]
+REPEATING = [kind for kind in SPANS if kind not in {WindowKind.LIFETIME, WindowKind.IN_FLIGHT, WindowKind.GRANTS}]
 # Half an hour off, a day skipped (Samoa 2011), clocks set at midnight (Lebanon, Cuba), in winter (Ireland).
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia"]
 ZONES += ["Asia/Beirut", "America/Havana", "America/Sao_Paulo", "Europe/Dublin", "Pacific/Kiritimati"]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from alembic import context
 
-from control_plane.store import price_tables, subscription_tables, trust_tables
+from control_plane.store import credit_tables, price_tables, subscription_tables, trust_tables
 from control_plane.store.tables import metadata
 
-__all__ = ["price_tables", "subscription_tables", "trust_tables"]  # importing them is adding their tables
+__all__ = [
+    "credit_tables",
+    "price_tables",
+    "subscription_tables",
+    "trust_tables",
+]  # importing them is adding their tables
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -7,8 +7,8 @@ from typing import Any
 from click.testing import CliRunner
 
 from control_plane.cli.commands import main
-from control_plane.core.catalog import PlanFeature
 from control_plane.core.entitlements import SubscriptionStatus
+from control_plane.core.plans import Bundle, PlanFeature
 from control_plane.core.price_books import ModelPrice, PriceBookUse
 from control_plane.operations.apply_catalog import publish_plan, put_feature, put_meter
 from control_plane.operations.author import Author
@@ -57,7 +57,7 @@ def test_rerating_shows_what_it_would_do_and_then_does_it_once(sqlite_url: str) 
         use = PriceBookUse("standard", ("m",))
         for markup_bp in (0, 5_000):
             put_price_book(connection, "standard", "USD", markup_bp, (ModelPrice("m", {"input": 10**6}),), author)
-        publish_plan(connection, "pro", "pro", (PlanFeature("chat"),), (), author, price_books=(use,))
+        publish_plan(connection, "pro", "pro", Bundle((PlanFeature("chat"),), price_books=(use,)), author)
         put_customer(connection, "acme", "Acme", author)
         subscribe(connection, "acme", "pro", None, SubscriptionStatus.ACTIVE, author)
         amounts = {"requests": 1, "input_tokens": 1_000, "cost_micros": 1_000}

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from control_plane.core.catalog import compose_plan, decode_plan, encode_plan
-from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
 from protocol.entitlements import (
     FEATURES_MAX,
     LIMITS_MAX,
@@ -34,7 +34,7 @@ def refusal(
     features: tuple[PlanFeature, ...] = (), limits: tuple[PlanLimit, ...] = (), rates: tuple[Rate, ...] = ()
 ) -> str:
     with pytest.raises(Violation) as caught:
-        compose_plan(features, limits, KINDS, METERS, rates)
+        compose_plan(Bundle(features, limits, rates), KINDS, METERS)
     return caught.value.field
 
 
@@ -52,7 +52,7 @@ def test_a_plan_that_keeps_the_rules_is_composed_and_survives_storage() -> None:
         change(key="i", meter="credits"),
     )
     rates = (Rate("credits", {"images": 2_500_000}), Rate("credits", {"requests": 1}, "chat"))
-    body = compose_plan(features, limits, KINDS, METERS, rates)
+    body = compose_plan(Bundle(features, limits, rates), KINDS, METERS)
     assert body.rates == rates
     assert [(f.key, f.kind, f.enabled, f.value) for f in body.features] == [
         ("chat", FeatureKind.METERED, True, None),

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from control_plane.core.arrangements import When
 from control_plane.core.overrides import OverrideBody
-from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
 from control_plane.operations.apply_catalog import publish_plan, put_feature
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import archive_customer, put_customer
@@ -128,9 +128,9 @@ class Lives(RuleBasedStateMachine):
             put_feature(connection, FeatureRow("chat", "Chat", FeatureKind.METERED), self.author)
             for plan, amount in AMOUNTS.items():
                 limit = PlanLimit("calls", "requests", amount, WindowKind.MONTH, per_seat=True)
-                publish_plan(connection, plan, plan, (PlanFeature("chat"),), (limit,), self.author)
+                publish_plan(connection, plan, plan, Bundle((PlanFeature("chat"),), (limit,)), self.author)
             extra = PlanLimit("more-calls", "requests", EXTRA, WindowKind.MONTH)
-            publish_plan(connection, "extra", "Extra", (), (extra,), self.author, shelf=ADD_ONS)
+            publish_plan(connection, "extra", "Extra", Bundle(limits=(extra,)), self.author, shelf=ADD_ONS)
             put_customer(connection, "acme", "Acme", self.author)
 
         self.database.run(work)

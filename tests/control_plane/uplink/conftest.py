@@ -11,7 +11,7 @@ from zlib import crc32
 import msgspec
 import pytest
 
-from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
 from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature, put_meter
 from control_plane.operations.audit_books import check_books
@@ -139,7 +139,7 @@ class World:
             put_meter(connection, MeterRow("credits", "credits", ""), self.author)
             features = (PlanFeature("chat"), PlanFeature("search"))
             whole = tuple(PlanLimit(**msgspec.structs.asdict(limit)) for limit in limits)
-            publish_plan(connection, plan, plan, features, whole, self.author, rates)
+            publish_plan(connection, plan, plan, Bundle(features, whole, rates), self.author)
             put_customer(connection, name, name, self.author)
             subscribe(connection, name, plan, None, SubscriptionStatus(status), self.author)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, func, select
 
 from control_plane.core.kinds import Kind, counted, kind_of
-from control_plane.core.plans import PlanFeature, PlanLimit
+from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
 from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature
 from control_plane.operations.audit_books import check_books
@@ -122,7 +122,7 @@ class Story:
         def work(connection: Connection) -> None:
             put_feature(connection, FeatureRow("chat", "chat", FeatureKind.METERED), author)
             whole = tuple(PlanLimit(**msgspec.structs.asdict(limit)) for limit in limits(amount))
-            publish_plan(connection, plan, plan, (PlanFeature("chat"),), whole, author)
+            publish_plan(connection, plan, plan, Bundle((PlanFeature("chat"),), whole), author)
             for name in NAMES:
                 put_customer(connection, name, name, author)
                 subscribe(connection, name, plan, None, SubscriptionStatus.ACTIVE, author)
