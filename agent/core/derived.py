@@ -11,19 +11,22 @@ from protocol.units import METERS_MAX, QUANTITY_MAX
 from protocol.violations import Violation
 
 CARDS_MAX = 1_024
+"""How many price lists are kept for sharing; customers keep what they have when these are forgotten."""
 
-_cards: dict[str, RateCard] = {}
+_cards: dict[tuple[object, ...], RateCard] = {}
 
 
 def card_of(rates: tuple[Rate, ...], plan: str) -> RateCard:
     """The card of these rates: customers of one plan share it, because a price list for each would fill the memory."""
     if not rates:
         return NO_RATES
-    card = _cards.get(plan)
+    # Add-ons give one plan several lists: they are told apart by what they price, and compared in full.
+    key = (plan, *((rate.meter, rate.feature, rate.model, rate.book) for rate in rates))
+    card = _cards.get(key)
     if card is None or card.rates != rates:
         if len(_cards) >= CARDS_MAX:
             _cards.clear()
-        card = _cards[plan] = RateCard(rates, plan)
+        card = _cards[key] = RateCard(rates, plan)
     return card
 
 

@@ -106,7 +106,8 @@ def corrections(connection: Connection, customer: str, names: Iterable[str]) -> 
     for start in range(0, len(ordered), _IN_MAX):
         chunk = events.c.corrects.in_(ordered[start : start + _IN_MAX])
         query = select(*columns).where(events.c.customer == customer, chunk)
-        for row in connection.execute(query.order_by(events.c.received_at_ms, events.c.event)):
+        told = (events.c.received_at_ms, events.c.journal, events.c.boot, events.c.seq)
+        for row in connection.execute(query.order_by(*told)):
             yield Kept(row.event, row.at_ms, bytes(row.body), row.corrects)
 
 

@@ -150,3 +150,10 @@ def test_customers_of_one_plan_share_its_prices(priced) -> None:
     one, other = (priced.books.customers[name] for name in ("acme", "other"))
     assert one.card is other.card
     assert one.entitlement.rates is other.entitlement.rates
+    priced.entitle(BUDGET, customer="third", rates=(SONNET,))  # the same plan, with another add-on
+    assert (
+        reserve(priced.books, Reserve(reservation="t1", call=Call("third", "chat")), priced.now_ms, priced.now_ms + 1)
+        is None
+    )
+    priced.sync()
+    assert priced.books.customers["third"].card is not one.card

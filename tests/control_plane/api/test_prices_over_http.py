@@ -12,7 +12,7 @@ from control_plane.operations.audit_books import check_books
 from control_plane.operations.sync_agent import Synced, sync_agent
 from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.entitlements import Entitlement
-from protocol.events import EventBatch, UsageEvent
+from protocol.events import EventBatch, Priced, UsageEvent
 from protocol.instants import rfc3339
 from protocol.rates import RateCard
 from protocol.units import normalise
@@ -158,6 +158,10 @@ def upload(admin: Any, clock: Any, database: Any, *calls: tuple[str, str, dict[s
         counted = meters | choice.exact(meters, tokens)
         how = {"model": model, "tokens": tokens, "derived": choice.meters, "priced": choice.priced}
         told.append(UsageEvent(f"call-{boot}-{number}", customer, "chat", clock.now_ms(), counted, **how))
+    send(database, clock, told, boot)
+
+
+def send(database: Any, clock: Any, told: list[UsageEvent], boot: int = 1) -> None:
     body = encode_msgpack(told)
     batch = EventBatch(boot, 1, len(told), crc32(body), body)
     request = SyncRequest("journal", boot, f"nonce-{boot}", batches=(batch,), snapshot=True)
@@ -257,3 +261,20 @@ def test_a_name_never_means_two_orders(used: Any, clock: Any) -> None:
     used.put("/v1/reratings/n", order(clock, customer="acme", apply=True))
     response = used("PUT", "/v1/reratings/n", json=order(clock, customer="zoo", apply=True))
     assert problem(response, 409) == ("rerating_exists", "rerating")
+
+
+def test_a_call_that_was_corrected_many_times_at_once_is_priced_by_its_last_word(
+    priced: Any, tokens: Any, clock: Any, database: Any
+) -> None:
+    told = []
+    for number in range(12):
+        amounts = {"requests": 0, "output_tokens": 100, "cost_micros": 1_500}
+        name, corrects = ("call", None) if number == 0 else (f"call~{number}", "call")
+        model = "claude-haiku" if number == 11 else "claude-sonnet-4"
+        by = (Priced("cost_micros", "standard@1", model),)
+        how = {"model": model, "derived": ("cost_micros",), "priced": by, "tokens": {"output": 100}}
+        told.append(UsageEvent(name, "acme", "chat", clock.now_ms(), amounts, corrects=corrects, **how))
+    send(database, clock, told)
+    priced.put(BOOK, book(5_000))
+    shown = priced.put("/v1/reratings/n", order(clock, customer="acme"))
+    assert [(change["before"], change["after"]) for change in shown["changes"]] == [(18_000, 1_200 * 6)]

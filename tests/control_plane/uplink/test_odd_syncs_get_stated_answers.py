@@ -13,7 +13,7 @@ from sqlalchemy import select
 from control_plane.operations.sync_agent import Synced, TurnedAway
 from control_plane.store import tables, troubles
 from protocol.codec import encode_msgpack
-from protocol.events import EventBatch
+from protocol.events import EventBatch, Priced
 from protocol.leases import LeaseReport
 from protocol.uplink_messages import HighWater
 from protocol.violations import Violation
@@ -127,6 +127,16 @@ def test_a_gap_and_a_damaged_batch_are_asked_for_again_and_noted(world: Any, day
     reply = agent.sync(batches=[world.batch(1, 3, [event]), EventBatch(1, 1, 1, 1, body)])
     assert reply.high_water == (HighWater(1, 0),)
     assert seen(world, agent) == {"corrupt_batch": 1, "sequence_gap": 1}
+
+
+def test_a_call_whose_model_has_no_price_is_counted_and_noted(world: Any, day: Any) -> None:
+    agent = world.agent()
+    priced = (Priced("credits", "standard@1", known=False),)
+    amounts = {"requests": 1, "credits": 9}
+    reply = agent.upload(world.event("acme", amounts, derived=("credits",), priced=priced, model="llama"))
+    assert reply.event_problems == ()
+    assert seen(world, agent) == {"unpriced_model": 1}
+    assert world.books() == []
 
 
 def test_a_start_that_speaks_after_a_newer_one_is_noted(world: Any, day: Any) -> None:
