@@ -1,4 +1,4 @@
-"""Enters corrections that are made here, not by an agent: into the events, the sums, and the counters they move."""
+"""Enters corrections that are made here, not by an agent: into the events, the sums, counters and credits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from control_plane.core import reconciliation
+from control_plane.core.kinds import counted
 from control_plane.operations.author import Author
+from control_plane.operations.burn_credits import Used, burn_credits
 from control_plane.operations.keep_books import Books
 from control_plane.operations.resolve_entitlement import standing_of
 from control_plane.operations.sum_events import add_to_sums
@@ -15,6 +17,7 @@ from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
 from protocol.codec import encode_msgpack
 from protocol.events import UsageEvent
+from protocol.windows import WindowKind
 
 
 def enter_corrections(
@@ -47,6 +50,11 @@ def enter_corrections(
         if debit.amount:
             books.debit(key, debit.amount, debit.cause, name)
     books.save()
+    for key in sorted(books.accounts):
+        what = counted(key.counter)
+        if what.window == WindowKind.GRANTS:
+            used = [Used(one.event, one.amounts[what.meter], one.at_ms) for one in entered if what.meter in one.amounts]
+            burn_credits(connection, customer, what.meter, used, author.now_ms)
     rollups.add(connection, sums)
     books.publish()
     return len(entered)

@@ -278,3 +278,31 @@ def test_a_call_that_was_corrected_many_times_at_once_is_priced_by_its_last_word
     priced.put(BOOK, book(5_000))
     shown = priced.put("/v1/reratings/n", order(clock, customer="acme"))
     assert [(change["before"], change["after"]) for change in shown["changes"]] == [(18_000, 1_200 * 6)]
+
+
+@pytest.mark.parametrize(("markup_bp", "after"), [(-5_000, 2_500), (10_000, 10_000)])
+def test_credits_are_burned_or_given_back_by_what_a_new_price_changes(
+    priced: Any, tokens: Any, clock: Any, database: Any, markup_bp: int, after: int
+) -> None:
+    purse = {"key": "purse", "meter": "cost_micros", "amount": 0, "window": "grants"}
+    priced.put("/v1/plans/purse", plan(limits=[purse]))
+    priced.put("/v1/customers/acme/subscription", {"plan": "purse"})
+    priced.put("/v1/customers/acme/grants/gift", {"meter": "cost_micros", "amount": 20_000, "reason": "welcome"})
+    upload(
+        priced, clock, database,
+        ("acme", "claude-haiku", {"output": 1_000}),
+        ("acme", "claude-haiku", {"output": 250}),
+        boot=1,
+    )  # fmt: skip
+
+    def settled() -> int:
+        (balance,) = priced.get("/v1/customers/acme/credits")
+        left: int = balance["settled"]
+        return left
+
+    assert settled() == 20_000 - 5_000
+    priced.put(BOOK, book(markup_bp))
+    for _ in range(2):
+        priced.put("/v1/reratings/n", order(clock, customer="acme", apply=True))
+        assert settled() == 20_000 - after
+    assert database.read(check_books) == []
