@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from protocol.entitlements import CustomerStatus, Feature
+
 
 class Verdict(StrEnum):
     """The three answers to "may this customer do this, now?"."""
@@ -104,3 +106,24 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, ta
     staleness_ms: int = 0
     is_fallback: bool = False
     breakdown: tuple[LimitState, ...] = ()
+
+
+STATUS_CODES = {
+    CustomerStatus.NO_SUBSCRIPTION: Code.NO_ACTIVE_SUBSCRIPTION,
+    CustomerStatus.CANCELLED: Code.NO_ACTIVE_SUBSCRIPTION,
+    CustomerStatus.EXPIRED: Code.NO_ACTIVE_SUBSCRIPTION,
+    CustomerStatus.TRIAL_ENDED: Code.TRIAL_ENDED,
+    CustomerStatus.PAUSED: Code.SUBSCRIPTION_PAUSED,
+    CustomerStatus.ARCHIVED: Code.CUSTOMER_ARCHIVED,
+}
+
+
+def feature_refusal(status: CustomerStatus, feature: Feature | None, role: str | None) -> Code | None:
+    """Why the customer may not use this feature at all; ``None`` if it may. Agents and explanations decide by it."""
+    code = STATUS_CODES.get(status)
+    if code is not None:
+        return code
+    if feature is None:
+        return Code.FEATURE_NOT_FOUND
+    terms = feature.terms(role)
+    return None if terms.enabled and terms.value is not False else Code.FEATURE_UNAVAILABLE

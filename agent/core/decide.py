@@ -9,24 +9,8 @@ from agent.core.budget import Allowance
 from agent.core.lacking import Refused, Step, Terms, Wait, lacking, step_of
 from agent.core.leases import AllowanceKey
 from protocol.decisions import Code
-from protocol.entitlements import (
-    CustomerStatus,
-    Entitlement,
-    Feature,
-    Limit,
-    limits_on_path,
-    scope_value,
-)
+from protocol.entitlements import Entitlement, Limit, limits_on_path, scope_value
 from protocol.events import Subject
-
-STATUS_CODES = {
-    CustomerStatus.NO_SUBSCRIPTION: Code.NO_ACTIVE_SUBSCRIPTION,
-    CustomerStatus.CANCELLED: Code.NO_ACTIVE_SUBSCRIPTION,
-    CustomerStatus.EXPIRED: Code.NO_ACTIVE_SUBSCRIPTION,
-    CustomerStatus.TRIAL_ENDED: Code.TRIAL_ENDED,
-    CustomerStatus.PAUSED: Code.SUBSCRIPTION_PAUSED,
-    CustomerStatus.ARCHIVED: Code.CUSTOMER_ARCHIVED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +31,6 @@ class Room:
 
 
 ROOM = Room()
-
-
-def feature_refusal(status: CustomerStatus, feature: Feature | None, role: str | None) -> Code | None:
-    """Why the customer may not use this feature at all; ``None`` if it may."""
-    code = STATUS_CODES.get(status)
-    if code is not None:
-        return code
-    if feature is None:
-        return Code.FEATURE_NOT_FOUND
-    terms = feature.terms(role)
-    return None if terms.enabled and terms.value is not False else Code.FEATURE_UNAVAILABLE
 
 
 def path_of(

@@ -8,10 +8,10 @@ from agent.core import answers
 from agent.core.ahead import is_ending
 from agent.core.books import CUSTOMERS_MAX, Books, Customer
 from agent.core.budget import Allowance, Purpose
-from agent.core.decide import Path, Room, decide, feature_refusal, grown_too_big, too_big
+from agent.core.decide import Path, Room, decide, grown_too_big, too_big
 from agent.core.derived import with_most
 from agent.core.lacking import RETRY_MS, Refused, Wait, kept_for_others, rests
-from protocol.decisions import Code, Decision
+from protocol.decisions import Code, Decision, feature_refusal
 from protocol.entitlements import Entitlement, Priority
 from protocol.local_messages import Call
 from protocol.uplink_messages import FirstCall

@@ -12,6 +12,7 @@ credits         balances, grants, and every movement of credit
 overrides       what single customers have otherwise
 balances        how limits stand
 usage           sums of usage
+explanations    why a call is allowed or refused, and what-if
 events          usage events, accepted or not
 leases          what is lent, and written off
 adjustments     what is charged by hand
@@ -46,6 +47,7 @@ from control_plane.api.balances import BALANCE_HANDLERS
 from control_plane.api.credits import CREDIT_HANDLERS
 from control_plane.api.customers import CUSTOMER_HANDLERS
 from control_plane.api.events import EVENT_HANDLERS
+from control_plane.api.explanations import EXPLANATION_HANDLERS
 from control_plane.api.features import FEATURE_HANDLERS
 from control_plane.api.generations import GENERATION_HANDLERS
 from control_plane.api.health import HEALTH_HANDLERS
@@ -73,6 +75,7 @@ ALL_HANDLERS: list[Any] = [
     *CREDIT_HANDLERS,
     *BALANCE_HANDLERS,
     *USAGE_HANDLERS,
+    *EXPLANATION_HANDLERS,
     *EVENT_HANDLERS,
     *LEASE_HANDLERS,
     *ADJUSTMENT_HANDLERS,

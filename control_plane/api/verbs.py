@@ -56,6 +56,11 @@ def acts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
     return post(path, tags=tags, **_changing(body), status_code=200)
 
 
+def asks(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
+    """A route that reads, and needs a body to say what."""
+    return post(path, tags=tags, **(_changing(body) | {"opt": READERS}), status_code=200)
+
+
 def _changing(body: type[msgspec.Struct]) -> dict[str, Any]:
     strict = StrictBody[body]  # type: ignore[valid-type]
     return {"opt": ADMINS, "sync_to_thread": True, "dto": strict, "return_dto": None, "responses": PROBLEMS}

@@ -12,6 +12,8 @@ subscriptions    what a subscription is at any instant
 arrangements     what is written down when somebody arranges something of one
 overrides        what one customer has otherwise
 credits          in what order grants burn, and what is left of them when they end
+explaining       what decision follows for a call, and from what
+what_if          what other terms would have done with past calls
 combining        makes one of a plan and its add-ons
 entitlements     what a customer may use at an instant
 tokens           how tokens look, what of them is kept, when one holds

@@ -19,6 +19,8 @@ keep_credits           what time and plans do to credits
 read_credits           how credits stand
 keep_entitlements      writes down what customers may use, whenever it has changed
 read_balances          how a customer's limits stand
+explain_decision       why a customer is allowed or refused, now or then
+try_plan               who would have been refused under other terms
 read_usage             what a customer used
 check_token            whose token is shown
 issue_token            make, take in and revoke tokens

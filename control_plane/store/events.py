@@ -133,6 +133,14 @@ def bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
         yield row.customer, bytes(row.body)
 
 
+def bodies_between(connection: Connection, customer: str, from_ms: int, to_ms: int, count: int) -> Iterator[bytes]:
+    """Up to ``count`` of a customer's events with ``from_ms <= at < to_ms``, in order of time."""
+    c = events.c
+    query = select(c.body).where(c.customer == customer, c.at_ms >= from_ms, c.at_ms < to_ms).order_by(c.at_ms)
+    for row in connection.execution_options(yield_per=1_000).execute(query.limit(count)):
+        yield bytes(row.body)
+
+
 def kept_bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
     """Customer and body of what was kept without being accepted, for the audit."""
     query = select(event_conflicts.c.customer, event_conflicts.c.body).order_by(event_conflicts.c.conflict)

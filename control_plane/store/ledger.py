@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, case, func, insert, select
 
 from control_plane.store.allowances import Key
 from control_plane.store.tables import entries
@@ -50,6 +50,39 @@ def has(connection: Connection, customer: str, cause: str, event: str) -> bool:
     """Whether there is a movement of this cause and event."""
     same = (entries.c.customer == customer) & (entries.c.cause == cause) & (entries.c.event == event)
     return connection.execute(select(entries.c.entry).where(same).limit(1)).first() is not None
+
+
+class Standing(NamedTuple):
+    """How an allowance stood: charged, and lent."""
+
+    charged: int
+    lent: int
+
+
+def standing_at(connection: Connection, key: Key, at_ms: int) -> Standing:
+    """How an allowance stood at an instant, by its movements until then."""
+    query = select(
+        func.coalesce(func.sum(case((entries.c.kind.in_((POST, DIRECT)), entries.c.amount), else_=0)), 0),
+        func.coalesce(
+            func.sum(
+                case(
+                    (entries.c.kind == GRANT, entries.c.amount),
+                    (entries.c.kind == RETURN, -entries.c.amount),
+                    (entries.c.kind == POST, -entries.c.released),
+                    else_=0,
+                )
+            ),
+            0,
+        ),
+    ).where(
+        entries.c.customer == key.customer,
+        entries.c.counter == key.counter,
+        entries.c.scope_value == key.scope_value,
+        entries.c.window_start_ms == key.window_start_ms,
+        entries.c.at_ms <= at_ms,
+    )
+    charged, lent = connection.execute(query).one()
+    return Standing(int(charged), int(lent))
 
 
 def folds(connection: Connection) -> dict[tuple[Key, str], Fold]:

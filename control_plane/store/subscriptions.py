@@ -45,6 +45,14 @@ def _of(dialect: str) -> Select[Any]:
     return select(subscription_changes).select_from(joined).where(standing).order_by(subscription_changes.c.change)
 
 
+def that_chose(connection: Connection, plan: str, after: str, count: int) -> list[str]:
+    """Up to ``count`` customers, in order of id, for whom a plan was or will be chosen at some time."""
+    c = subscription_changes.c
+    query = select(c.customer).distinct().where(c.track == "plan", c.replaced_at_ms.is_(None), c.customer > after)
+    chosen = c.value.startswith(f'["{plan}",', autoescape=True)
+    return list(connection.execute(query.where(chosen).order_by(c.customer).limit(count)).scalars())
+
+
 def history(connection: Connection, customer: str, after: int, count: int) -> list[ChangeRow]:
     """Up to ``count`` changes in the order in which they were made, replaced ones included, beginning after one."""
     query = select(subscription_changes).where(
