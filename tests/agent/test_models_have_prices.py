@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent.operations.expire import expire
 from agent.operations.extend import extend
@@ -14,6 +16,8 @@ from protocol.decisions import Code, Verdict
 from protocol.entitlements import Limit, Rate
 from protocol.events import Priced
 from protocol.local_messages import Call, Extend, Record, Recorded, Reserve, Settle
+from protocol.rates import RateCard
+from protocol.units import TOKEN_CLASSES, normalise
 from protocol.windows import WindowKind
 
 BUDGET = Limit("budget", "credits", 1_000_000, WindowKind.MONTH)
@@ -157,3 +161,37 @@ def test_customers_of_one_plan_share_its_prices(priced) -> None:
     )
     priced.sync()
     assert priced.books.customers["third"].card is not one.card
+
+
+weights = st.integers(0, 50_000_000)
+splits = st.dictionaries(st.sampled_from(sorted(TOKEN_CLASSES)), st.integers(0, 2_000), min_size=1)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(weights, weights, st.dictionaries(st.sampled_from(sorted(TOKEN_CLASSES)), weights)), min_size=1),
+    st.lists(st.tuples(st.integers(0, 99), splits), min_size=1, max_size=5),
+    st.integers(1, 10_000),
+)
+def test_leases_pay_exactly_what_calls_came_to_whatever_their_tokens_were(make_bench, prices, calls, per) -> None:
+    rates = tuple(
+        Rate("credits", {"input_tokens": ins, "output_tokens": outs}, model=f"m{at}", classes=classes, per=per)
+        for at, (ins, outs, classes) in enumerate(prices)
+    )
+    bench = make_bench()
+    bench.entitle(msgspec.structs.replace(BUDGET, amount=10**12), rates=rates)
+    total = 0
+    for number, (which, tokens) in enumerate(calls):
+        model = f"m{which % len(rates)}"
+        meters = normalise({}, tokens)
+        hold(bench, f"r{number}", model, **{name: meters[name] for name in ("input_tokens", "output_tokens")})
+        reply = say(bench, f"r{number}", tokens=tokens)
+        made = RateCard(rates).choose("chat", model).exact(meters, tokens)["credits"]
+        assert reply.amounts["credits"] == made
+        total += made
+    told = events(bench)
+    assert len(told) == len(calls)
+    for event in told.values():
+        assert sum(charge.amount for charge in event.charges) == event.amounts["credits"]
+    assert sum(event.amounts["credits"] for event in told.values()) == total
+    assert bench.lender.direct.get(("acme", BUDGET.counter, ""), 0) == 0
