@@ -26,6 +26,7 @@ access_log      one log line for each request of a person
 health          whether it runs, and can serve
 docs_page       the OpenAPI document and its page
 context         what a handler works with
+preconditions   If-Match and its kind
 verbs           how routes are declared
 instants        instants in requests
 parameters      ids in paths, pages of lists

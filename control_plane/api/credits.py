@@ -131,7 +131,11 @@ def put_grant(
         cost_micros=data.cost_micros,
         currency=data.currency,
     )
-    row = context.change(lambda connection, author: grant_credits(connection, customer, grant, wanted, author))
+    row = context.change(
+        lambda connection, author: grant_credits(connection, customer, grant, wanted, author),
+        shown=lambda connection: _item(require_grant(connection, customer, grant), context.now_ms),
+        of=customer,
+    )
     return _item(row, context.now_ms)
 
 
@@ -145,7 +149,11 @@ def get_grant(customer: PathKey, grant: PathKey, context: NamedDependency[Contex
 @ends(PATH, tags=TAGS)
 def void(customer: PathKey, grant: PathKey, context: NamedDependency[Context]) -> GrantItem:
     """Void a grant now: what is left of it is gone; what was used of it stays used."""
-    row = context.change(lambda connection, author: void_grant(connection, customer, grant, author))
+    row = context.change(
+        lambda connection, author: void_grant(connection, customer, grant, author),
+        shown=lambda connection: _item(require_grant(connection, customer, grant), context.now_ms),
+        of=customer,
+    )
     return _item(row, context.now_ms)
 
 

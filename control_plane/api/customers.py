@@ -45,7 +45,12 @@ def _item(row: Customer) -> CustomerItem:
 @puts("/v1/customers/{customer:str}", CustomerWrite, tags=TAGS)
 def put(customer: PathKey, data: JSONBody[CustomerWrite], context: NamedDependency[Context]) -> CustomerItem:
     """Add a customer, rename it, or bring an archived one back."""
-    return _item(context.change(lambda connection, author: put_customer(connection, customer, data.name, author)))
+    row = context.change(
+        lambda connection, author: put_customer(connection, customer, data.name, author),
+        shown=lambda connection: _item(require_customer(connection, customer)),
+        of=customer,
+    )
+    return _item(row)
 
 
 @reads("/v1/customers/{customer:str}", tags=TAGS)
@@ -57,7 +62,12 @@ def get_customer(customer: PathKey, context: NamedDependency[Context]) -> Custom
 @ends("/v1/customers/{customer:str}", tags=TAGS)
 def archive(customer: PathKey, context: NamedDependency[Context]) -> CustomerItem:
     """Archive a customer: every further call is refused; what it used stays."""
-    return _item(context.change(lambda connection, author: archive_customer(connection, customer, author)))
+    row = context.change(
+        lambda connection, author: archive_customer(connection, customer, author),
+        shown=lambda connection: _item(require_customer(connection, customer)),
+        of=customer,
+    )
+    return _item(row)
 
 
 @reads("/v1/customers", tags=TAGS)

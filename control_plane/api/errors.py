@@ -11,7 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 
 from control_plane.api.docs_page import PAGE_PATH
-from control_plane.operations.refusals import Busy, Conflict, Forbidden, NotFound, Refusal, Unauthenticated
+from control_plane.operations.refusals import Busy, Conflict, Forbidden, NotFound, Refusal, Stale, Unauthenticated
 from control_plane.store.database import DatabaseUnavailable
 from protocol.codec import as_violation
 from protocol.ids import KEY_PATTERN, KEY_WORDS
@@ -24,7 +24,14 @@ PROBLEM_JSON = "application/problem+json"
 
 _logger = logging.getLogger("allotment.api")
 
-_REFUSALS: dict[type[Refusal], int] = {Unauthenticated: 401, Forbidden: 403, NotFound: 404, Conflict: 409, Busy: 503}
+_REFUSALS: dict[type[Refusal], int] = {
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Stale: 412,
+    Busy: 503,
+}
 _CODES = {
     400: "invalid_request",
     401: "unauthenticated",

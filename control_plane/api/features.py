@@ -15,6 +15,7 @@ from control_plane.operations.apply_catalog import put_feature
 from control_plane.operations.refusals import NotFound
 from control_plane.store import catalog
 from control_plane.store.catalog import FeatureRow
+from control_plane.store.database import Connection
 from protocol.entitlements import FeatureKind
 
 TAGS = ["catalog"]
@@ -52,16 +53,17 @@ def _item(row: FeatureRow) -> FeatureItem:
 def declare_feature(feature: PathKey, data: JSONBody[FeatureWrite], context: NamedDependency[Context]) -> FeatureItem:
     """Declare a feature, rename it, say how it combines, or switch it off."""
     wanted = FeatureRow(feature, data.name, data.kind, data.combine.value, data.disabled)
-    return _item(context.change(lambda connection, author: put_feature(connection, wanted, author)))
+    row = context.change(
+        lambda connection, author: put_feature(connection, wanted, author),
+        shown=lambda connection: _item(_require(connection, feature)),
+    )
+    return _item(row)
 
 
 @reads("/v1/features/{feature:str}", tags=TAGS)
 def get_feature(feature: PathKey, context: NamedDependency[Context]) -> FeatureItem:
     """One feature."""
-    row = context.read(lambda connection: catalog.find_feature(connection, feature))
-    if row is None:
-        raise NotFound("feature_not_found", f"There is no feature {feature!r}.", "feature")
-    return _item(row)
+    return _item(context.read(lambda connection: _require(connection, feature)))
 
 
 @reads("/v1/features", tags=TAGS)
@@ -72,6 +74,13 @@ def list_features(
     after = key_cursor(cursor)
     rows = context.read(lambda connection: catalog.features_after(connection, after, limit + 1))
     return page(rows, limit, _item, lambda row: row.feature)
+
+
+def _require(connection: Connection, feature: str) -> FeatureRow:
+    row = catalog.find_feature(connection, feature)
+    if row is None:
+        raise NotFound("feature_not_found", f"There is no feature {feature!r}.", "feature")
+    return row
 
 
 FEATURE_HANDLERS = [declare_feature, get_feature, list_features]

@@ -57,7 +57,11 @@ def put(
     body = OverrideBody(**{name: getattr(data, name) for name in OverrideBody.__struct_fields__})
     starts_ms, until_ms = optional_ms(data.starts_at, "starts_at"), optional_ms(data.until, "until")
     wanted = OverrideOrder(body, data.reason, starts_ms, until_ms)
-    row = context.change(lambda connection, author: put_override(connection, customer, override, wanted, author))
+    row = context.change(
+        lambda connection, author: put_override(connection, customer, override, wanted, author),
+        shown=lambda connection: _item(require_override(connection, customer, override), context.now_ms),
+        of=customer,
+    )
     return _item(row, context.now_ms)
 
 
@@ -71,7 +75,11 @@ def get_override(customer: PathKey, override: PathKey, context: NamedDependency[
 @ends(PATH, tags=TAGS)
 def end(customer: PathKey, override: PathKey, context: NamedDependency[Context]) -> OverrideItem:
     """End an override now; it stays on record."""
-    row = context.change(lambda connection, author: end_override(connection, customer, override, author))
+    row = context.change(
+        lambda connection, author: end_override(connection, customer, override, author),
+        shown=lambda connection: _item(require_override(connection, customer, override), context.now_ms),
+        of=customer,
+    )
     return _item(row, context.now_ms)
 
 

@@ -16,7 +16,8 @@ from control_plane.core.plans import Bundle
 from control_plane.operations.apply_catalog import publish_plan
 from control_plane.operations.refusals import NotFound
 from control_plane.store import catalog
-from control_plane.store.catalog import ADD_ONS, PlanRow
+from control_plane.store.catalog import ADD_ONS, PLANS, PlanRow, Shelf
+from control_plane.store.database import Connection
 from protocol.instants import rfc3339
 
 TAGS = ["catalog"]
@@ -69,18 +70,17 @@ def _bundle(data: PlanWrite) -> Bundle:
 @puts("/v1/plans/{plan:str}", PlanWrite, tags=TAGS)
 def publish(plan: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[Context]) -> PlanItem:
     """Publish the plan's next version, unless the newest says the same. Subscribers stay on the version they have."""
-    row = context.change(lambda connection, author: publish_plan(connection, plan, data.name, _bundle(data), author))
+    row = context.change(
+        lambda connection, author: publish_plan(connection, plan, data.name, _bundle(data), author),
+        shown=lambda connection: _item(_require(connection, plan)),
+    )
     return _item(row)
 
 
 @reads("/v1/plans/{plan:str}", tags=TAGS)
 def get_plan(plan: PathKey, context: NamedDependency[Context], version: Version = None) -> PlanItem:
     """One version of a plan."""
-    row = context.read(lambda connection: catalog.find_plan(connection, plan, version))
-    if row is None:
-        which = f"plan {plan!r}" if version is None else f"version {version} of plan {plan!r}"
-        raise NotFound("plan_not_found", f"There is no {which}.", "plan")
-    return _item(row)
+    return _item(context.read(lambda connection: _require(connection, plan, version)))
 
 
 @reads("/v1/plans", tags=TAGS)
@@ -95,7 +95,8 @@ def list_plans(context: NamedDependency[Context], limit: PageLimit = 100, cursor
 def publish_add_on(add_on: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[Context]) -> AddOnItem:
     """Publish the add-on's next version, unless the newest says the same. Who has it stays on the version they have."""
     row = context.change(
-        lambda connection, author: publish_plan(connection, add_on, data.name, _bundle(data), author, ADD_ONS)
+        lambda connection, author: publish_plan(connection, add_on, data.name, _bundle(data), author, ADD_ONS),
+        shown=lambda connection: _add_on(_require(connection, add_on, shelf=ADD_ONS)),
     )
     return _add_on(row)
 
@@ -103,11 +104,7 @@ def publish_add_on(add_on: PathKey, data: JSONBody[PlanWrite], context: NamedDep
 @reads("/v1/add-ons/{add_on:str}", tags=TAGS)
 def get_add_on(add_on: PathKey, context: NamedDependency[Context], version: Version = None) -> AddOnItem:
     """One version of an add-on."""
-    row = context.read(lambda connection: catalog.find_plan(connection, add_on, version, ADD_ONS))
-    if row is None:
-        which = f"add-on {add_on!r}" if version is None else f"version {version} of add-on {add_on!r}"
-        raise NotFound("add_on_not_found", f"There is no {which}.", "add_on")
-    return _add_on(row)
+    return _add_on(context.read(lambda connection: _require(connection, add_on, version, ADD_ONS)))
 
 
 @reads("/v1/add-ons", tags=TAGS)
@@ -118,6 +115,15 @@ def list_add_ons(
     after = key_cursor(cursor)
     rows = context.read(lambda connection: catalog.newest_plans_after(connection, after, limit + 1, ADD_ONS))
     return page(rows, limit, _add_on, lambda row: row.plan)
+
+
+def _require(connection: Connection, key: str, version: int | None = None, shelf: Shelf = PLANS) -> PlanRow:
+    row = catalog.find_plan(connection, key, version, shelf)
+    if row is None:
+        kind = shelf.key.replace("_", "-")
+        which = f"{kind} {key!r}" if version is None else f"version {version} of {kind} {key!r}"
+        raise NotFound(f"{shelf.key}_not_found", f"There is no {which}.", shelf.key)
+    return row
 
 
 PLAN_HANDLERS = [publish, get_plan, list_plans, publish_add_on, get_add_on, list_add_ons]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -104,7 +105,11 @@ def put_subscription(
     """Subscribe a customer, or change plan, version, seats, add-ons, periods: now, at the period's end, or at an
     instant. What was used stays used."""
     wanted = _order(data, context.now_ms)
-    life = context.change(lambda connection, author: order(connection, customer, wanted, author))
+    life = context.change(
+        lambda connection, author: order(connection, customer, wanted, author),
+        shown=_shown(customer, context),
+        of=customer,
+    )
     return subscription_item(customer, life, context.now_ms)
 
 
@@ -112,7 +117,11 @@ def put_subscription(
 def move(customer: PathKey, data: JSONBody[MoveWrite], context: NamedDependency[Context]) -> SubscriptionItem:
     """Cancel, take a cancellation back, pause, resume, say that a payment is missing or has come."""
     step = Move(data.action, when_of(data.when), optional_ms(data.until, "until"), data.grace_days * DAY_MS)
-    life = context.change(lambda connection, author: move_subscription(connection, customer, step, author))
+    life = context.change(
+        lambda connection, author: move_subscription(connection, customer, step, author),
+        shown=_shown(customer, context),
+        of=customer,
+    )
     return subscription_item(customer, life, context.now_ms)
 
 
@@ -126,7 +135,11 @@ def get_subscription(customer: PathKey, context: NamedDependency[Context]) -> Su
 @ends(PATH, tags=TAGS)
 def cancel(customer: PathKey, context: NamedDependency[Context]) -> SubscriptionItem:
     """Cancel the subscription now."""
-    life = context.change(lambda connection, author: cancel_subscription(connection, customer, author))
+    life = context.change(
+        lambda connection, author: cancel_subscription(connection, customer, author),
+        shown=_shown(customer, context),
+        of=customer,
+    )
     return subscription_item(customer, life, context.now_ms)
 
 
@@ -143,6 +156,11 @@ def list_changes(
         return subscriptions.history(connection, customer, after, limit + 1)
 
     return page(context.read(look), limit, change_item, lambda row: row.change)
+
+
+def _shown(customer: str, context: Context) -> Callable[[Connection], SubscriptionItem]:
+    now_ms = context.now_ms
+    return lambda connection: subscription_item(customer, require_subscription(connection, customer, now_ms), now_ms)
 
 
 def _order(data: SubscriptionWrite, now_ms: int) -> SubscriptionOrder:

@@ -13,6 +13,7 @@ from litestar.openapi import ResponseSpec
 from control_plane.access import ADMINS, READERS
 from control_plane.api.bodies import StrictBody
 from control_plane.api.errors import PROBLEM_JSON, Problem
+from control_plane.api.preconditions import tag_answer
 
 _SAID = {
     400: "Something in the request is wrong; `field` says what.",
@@ -20,6 +21,7 @@ _SAID = {
     403: "The token is good, but not for this.",
     404: "What was named does not exist.",
     409: "It contradicts what is already there.",
+    412: "It has changed since it was read; read it again.",
     503: "The database cannot be reached; try again.",
 }
 PROBLEMS = {
@@ -33,12 +35,13 @@ Declare = Callable[[Callable[..., object]], HTTPRouteHandler]
 
 def reads(path: str, tags: list[str]) -> Declare:
     """A route that shows something."""
-    return get(path, tags=tags, opt=READERS, sync_to_thread=True, responses=PROBLEMS)
+    return get(path, tags=tags, opt=READERS, sync_to_thread=True, responses=PROBLEMS, after_request=tag_answer)
 
 
 def ends(path: str, tags: list[str]) -> Declare:
     """A route that ends something; ending it twice changes nothing."""
-    return delete(path, tags=tags, opt=ADMINS, sync_to_thread=True, status_code=200, responses=PROBLEMS)
+    how: dict[str, Any] = {"opt": ADMINS, "sync_to_thread": True, "responses": PROBLEMS, "after_request": tag_answer}
+    return delete(path, tags=tags, status_code=200, **how)
 
 
 def puts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
@@ -63,4 +66,11 @@ def asks(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
 
 def _changing(body: type[msgspec.Struct]) -> dict[str, Any]:
     strict = StrictBody[body]  # type: ignore[valid-type]
-    return {"opt": ADMINS, "sync_to_thread": True, "dto": strict, "return_dto": None, "responses": PROBLEMS}
+    return {
+        "opt": ADMINS,
+        "sync_to_thread": True,
+        "dto": strict,
+        "return_dto": None,
+        "responses": PROBLEMS,
+        "after_request": tag_answer,
+    }

@@ -30,6 +30,10 @@ class Conflict(Refusal):
     """It contradicts what is already there (409)."""
 
 
+class Stale(Refusal):
+    """It is not, or not any longer, what the request was made for (412)."""
+
+
 class Unauthenticated(Refusal):
     """No token, or none that is known, whole and still good (401)."""
 
