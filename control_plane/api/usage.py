@@ -1,23 +1,49 @@
-"""Usage over HTTP: sums of what a customer used."""
+"""Usage over HTTP: sums of what a customer used, or every customer."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from control_plane.api.context import Context
-from control_plane.api.parameters import PathKey, QueryKey, QueryTag, named_subjects
+from control_plane.api.parameters import (
+    PageCursor,
+    PageLimit,
+    PathKey,
+    QueryKey,
+    QueryTag,
+    decode_cursor,
+    encode_cursor,
+    named_subjects,
+)
 from control_plane.api.verbs import reads
-from control_plane.operations.read_usage import HOUR_MS, TAG, UsageQuery, is_dimension, parse_keys, read_usage
+from control_plane.operations.read_usage import (
+    OFFSET_MIN,
+    TAG,
+    TIMES,
+    WHOLE,
+    Position,
+    UsageFound,
+    UsageQuery,
+    is_dimension,
+    parse_keys,
+    read_fleet_usage,
+    read_usage,
+)
+from protocol.ids import MODEL_PATTERN, MODEL_WORDS
 from protocol.instants import INSTANT_MS_MAX, from_datetime, rfc3339
 from protocol.violations import Violation
+from protocol.windows import WindowKind
 
 TAGS = ["customers"]
-SPAN_MS = 30 * 24 * HOUR_MS
+HOUR_MS = 3_600_000
 
 From = Annotated[str | None, QueryParameter(name="from", max_length=40, description="RFC 3339; 30 days before `to`")]
 To = Annotated[
@@ -27,16 +53,50 @@ GroupBy = Annotated[
     str,
     QueryParameter(
         max_length=200,
-        description="of meter, feature, model, hour, day, and one of user, workspace, role, api_key, tag:NAME",
+        description="of meter, feature, model, minute, hour, day, week, month, and one of user, workspace, role, "
+        "api_key, tag:NAME",
     ),
 ]
+FleetGroupBy = Annotated[
+    str,
+    QueryParameter(max_length=200, description="of meter, feature, model, hour, day, week, month; `customer` leads"),
+]
+TimeGrain = Annotated[
+    Literal["minute", "hour", "day", "week", "month"] | None,
+    QueryParameter(description="a series in time: the same as this key at the head of `group_by`"),
+]
+FleetGrain = Annotated[Literal["hour", "day", "week", "month"] | None, QueryParameter(description="as in `group_by`")]
+UsageWindow = Annotated[
+    Literal["hour", "day", "week", "month", "billing_period"] | None,
+    QueryParameter(description="instead of `from` and `to`: the customer's own window"),
+]
+Offset = Annotated[int, QueryParameter(ge=OFFSET_MIN, le=0, description="0: the present `window`, -1: the one before")]
+Zone = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}\Z",
+        max_length=64,
+        description="an IANA time zone, as Europe/Berlin, whose days, weeks and months are meant; else UTC's",
+    ),
+]
+QueryModel = Annotated[str | None, QueryParameter(pattern=MODEL_PATTERN, max_length=128, description=MODEL_WORDS)]
+
+_Part = (
+    Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@+~/-]{0,128}\Z")]
+    | Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+)
+_POSITION: msgspec.json.Decoder[Position] = msgspec.json.Decoder(
+    Annotated[tuple[_Part, ...], msgspec.Meta(min_length=1, max_length=16)]
+)
 
 
 class UsageItem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One group; it carries the keys that were asked for. ``tag``: the value of the tag that was."""
+    """One group; it carries the keys that were asked for. ``tag``: the value of the tag that was. Of a minute, hour,
+    day, week or month the instant at which it begins."""
 
     quantity: int
     events: int
+    customer: str | None = None
     meter: str | None = None
     feature: str | None = None
     model: str | None = None
@@ -45,16 +105,49 @@ class UsageItem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     role: str | None = None
     api_key: str | None = None
     tag: str | None = None
+    minute: str | None = None
     hour: str | None = None
     day: str | None = None
+    week: str | None = None
+    month: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """Sums of ``from <= hour < to``. A group without ``meter`` adds up quantities of different units."""
+    """Sums of ``from <= t < to``. A group without ``meter`` adds up quantities of different units. ``next_cursor`` is
+    null on the last page."""
 
     from_: str
     to: str
     items: list[UsageItem]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The parameters that both routes have."""
+
+    since: str | None
+    until: str | None
+    zone: str | None
+    meter: str | None
+    feature: str | None
+    model: str | None
+    limit: int
+    cursor: str | None
+
+    def query(self, keys: tuple[str, ...], **more: Any) -> UsageQuery:
+        """As the operation understands them. Raises: Violation."""
+        only = {"meter": self.meter, "feature": self.feature, "model": self.model}
+        return UsageQuery(
+            from_ms=None if self.since is None else _instant("from", self.since),
+            to_ms=None if self.until is None else _instant("to", self.until),
+            keys=keys,
+            zone=None if self.zone is None else _zone(self.zone),
+            only={name: value for name, value in only.items() if value is not None},
+            after=None if self.cursor is None else _after(self.cursor, keys),
+            count=self.limit,
+            **more,
+        )
 
 
 @reads("/v1/customers/{customer:str}/usage", tags=TAGS)
@@ -63,25 +156,67 @@ def get_usage(
     context: NamedDependency[Context],
     since: From = None,
     until: To = None,
+    window: UsageWindow = None,
+    offset: Offset = 0,
+    grain: TimeGrain = None,
+    zone: Zone = None,
     group_by: GroupBy = "meter",
+    meter: QueryKey = None,
+    feature: QueryKey = None,
+    model: QueryModel = None,
     user: QueryKey = None,
     workspace: QueryKey = None,
     role: QueryKey = None,
     api_key: QueryKey = None,
     tag: QueryTag = None,
+    limit: PageLimit = 1000,
+    cursor: PageCursor = None,
 ) -> Usage:
-    """What the customer used, told apart by the keys of ``group_by``; hours are of the events' own time. With a
-    subject or a tag (``NAME:VALUE``), only what names it."""
-    keys = parse_keys(group_by)
-    only = named_subjects(user, workspace, role, api_key, tag)
-    dimension, value = _dimension(keys, only)
-    to_ms = -(-(context.now_ms + 1 if until is None else _instant("to", until)) // HOUR_MS) * HOUR_MS
-    from_ms = (max(0, to_ms - SPAN_MS) if since is None else _instant("from", since)) // HOUR_MS * HOUR_MS
-    if from_ms >= to_ms:
-        raise Violation("from", "is not before `to`", "a span of at least an hour")
-    query = UsageQuery(from_ms, to_ms, keys, dimension, value)
-    rows = context.read(lambda connection: read_usage(connection, customer, query))
-    return Usage(rfc3339(from_ms), rfc3339(to_ms), [_item(row) for row in rows])
+    """What the customer used, told apart by ``grain`` and the keys of ``group_by``, at the events' own time. With a
+    subject or a tag (``NAME:VALUE``), only what names it: of these, sums are kept by the hour, and the span is rounded
+    out to whole hours; else to whole minutes. A page goes on where the one before ended, with the same parameters."""
+    keys = _with_grain(grain, parse_keys(group_by))
+    dimension, value = _dimension(keys, named_subjects(user, workspace, role, api_key, tag))
+    kind = None if window is None else WindowKind(window)
+    if kind is not None and (since is not None or until is not None):
+        raise Violation("window", "is given beside `from` or `to`", "one of the two")
+    if kind is None and offset:
+        raise Violation("offset", "is given without `window`", "a window of which it is the offset")
+    asked = _Asked(since, until, zone, meter, feature, model, limit, cursor)
+    query = asked.query(keys, window=kind, offset=offset, dimension=dimension, value=value)
+    return _usage(context.read(lambda connection: read_usage(connection, customer, query, context.now_ms)))
+
+
+@reads("/v1/usage", tags=["usage"])
+def get_fleet_usage(
+    context: NamedDependency[Context],
+    since: From = None,
+    until: To = None,
+    grain: FleetGrain = None,
+    zone: Zone = None,
+    group_by: FleetGroupBy = "customer,meter",
+    meter: QueryKey = None,
+    feature: QueryKey = None,
+    model: QueryModel = None,
+    limit: PageLimit = 100,
+    cursor: PageCursor = None,
+) -> Usage:
+    """What every customer used, in order of customer, a page at a time. A page may be empty and yet have a next one: as
+    many customers as ``limit`` are looked at, and some may have used nothing."""
+    named = parse_keys(group_by, WHOLE)
+    rest = _with_grain(grain, tuple(key for key in named if key != "customer"))
+    asked = _Asked(since, until, zone, meter, feature, model, limit, cursor)
+    query = asked.query(("customer", *rest))
+    return _usage(context.read(lambda connection: read_fleet_usage(connection, query, context.now_ms)))
+
+
+def _usage(found: UsageFound) -> Usage:
+    cursor = None if found.more_after is None else encode_cursor(found.more_after)
+    return Usage(rfc3339(found.from_ms), rfc3339(found.to_ms), [_item(row) for row in found.rows], cursor)
+
+
+def _with_grain(grain: str | None, keys: tuple[str, ...]) -> tuple[str, ...]:
+    return keys if grain is None else (grain, *(key for key in keys if key != grain))
 
 
 def _dimension(keys: tuple[str, ...], only: dict[str, str]) -> tuple[str, str | None]:
@@ -94,13 +229,34 @@ def _dimension(keys: tuple[str, ...], only: dict[str, str]) -> tuple[str, str | 
     return dimension, only.get(dimension)
 
 
+def _after(cursor: str, keys: tuple[str, ...]) -> Position:
+    """Where a page begins. Raises: Violation: the cursor is none of ours, or of other keys."""
+    after = decode_cursor(cursor, _POSITION)
+    alone = keys[0] == "customer" and len(after) == 1
+    kinds = [int if key in TIMES else str for key in keys[: 1 if alone else None]]
+    if [type(part) for part in after] != kinds:
+        raise Violation("cursor", "is of another question", "`next_cursor` of the page before, with its parameters")
+    return after
+
+
 def _item(row: dict[str, Any]) -> UsageItem:
     for key in [key for key in row if key.startswith(TAG)]:
         row["tag"] = row.pop(key)
-    for key in ("hour", "day"):
+    for key in TIMES:
         if key in row:
             row[key] = rfc3339(int(row[key]))
     return UsageItem(**row)
+
+
+def _zone(name: str) -> ZoneInfo:
+    if name not in _zones():
+        raise Violation("zone", "is no time zone that is known here", "an IANA name, as Europe/Berlin or Asia/Kolkata")
+    return ZoneInfo(name)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
 
 
 def _instant(field: str, text: str) -> int:
@@ -114,4 +270,4 @@ def _instant(field: str, text: str) -> int:
     return at_ms
 
 
-USAGE_HANDLERS = [get_usage]
+USAGE_HANDLERS = [get_usage, get_fleet_usage]

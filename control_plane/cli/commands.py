@@ -27,7 +27,8 @@ Settings are environment variables:
                               that are missing (default {learning_minutes})
   ALLOTMENT_RETENTION_DAYS    for how long leases and windows that are over,
                               and their ledger, are kept (default
-                              {retention_days}); usage is kept for ever
+                              {retention_days}); usage is kept for ever,
+                              by the minute for as long
 """.format_map({field.name: field.default for field in fields(Settings)})
 
 

@@ -1,7 +1,8 @@
 """Forgets what is older than the time for which records are kept, so that no table grows without end.
 
-Usage - events and their hourly sums - is never forgotten here, and nothing that is still owed to anybody: what is not
-closed stays, and what a never-ending counter was charged stays in it, as one carried entry in the ledger.
+Usage - events and their hourly sums, though not those by the minute - is never forgotten here, and nothing that is
+still owed to anybody: what is not closed stays, and what a never-ending counter was charged stays in it, as one
+carried entry in the ledger.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from control_plane.store.allowances import Key
 from control_plane.store.database import Connection, Database
 from control_plane.store.ledger import Entry
 
+HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 RETENTION_MS = 400 * DAY_MS
 RETENTION_MS_MIN = 45 * DAY_MS
@@ -38,6 +40,15 @@ def forget_old(database: Database, before_ms: int) -> None:
     while after is not None and after < newest:
         after = database.run(lambda connection, after=after: _fold_entries(connection, after, newest, before_ms))  # type: ignore[misc]
     database.run(lambda connection: retention.drop_starts(connection, before_ms))
+    _drop_minutes(database, before_ms - before_ms % HOUR_MS)
+
+
+def _drop_minutes(database: Database, since_ms: int) -> None:
+    """Sums of usage by the minute; those by the hour stay."""
+    database.run(lambda connection: retention.cut_minutes(connection, since_ms))
+    after: str | None = ""
+    while after is not None:
+        after = database.run(lambda connection, after=after: retention.drop_minutes(connection, after, BATCH_MAX))  # type: ignore[misc]
 
 
 def _drop_windows(connection: Connection, before_ms: int) -> int:

@@ -99,9 +99,10 @@ class Books:
     def _seeds(self, missing: Mapping[Key, int]) -> dict[Key, int]:
         """What new counters start from: use that was counted in their window before they existed.
 
-        Sums are kept by the hour. Only hours that lie wholly inside the window count: a billing period that begins in
-        the middle of an hour does not take over what the period before used in it, and what was used in its own part
-        of that hour before the counter existed is not counted. Windows of a minute start at nothing.
+        What a customer used is known to the minute, and so exact also where a billing period begins in the middle of an
+        hour. Of subjects and tags sums are kept by the hour, and only hours that lie wholly inside the window count:
+        what the period before used in it is not taken over, and what was used in its own part of that hour before the
+        counter existed is not counted. Windows of a minute start at nothing.
         """
         coarse = [key for key in missing if _may_be_seeded(key.counter)]
         if not coarse:

@@ -1,22 +1,35 @@
-"""Says what a customer used, told apart as asked."""
+"""Says what a customer used, or every customer, told apart as asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import tzinfo
 from typing import Any
 
+from control_plane.core.grains import HOUR_MS, MINUTE_MS, ZONED, Grain, Segment, by_minute, segments, splits, starts
 from control_plane.operations.change_customer import require_customer
-from control_plane.store import usage
+from control_plane.operations.resolve_entitlement import calendar_of
+from control_plane.store import customers, rollups, usage
 from control_plane.store.database import Connection
+from control_plane.store.usage import Sought
 from protocol.ids import is_key
+from protocol.instants import rfc3339
 from protocol.violations import Violation
+from protocol.windows import Calendar, Window, WindowKind, window_at
 
-GROUPS_MAX = 10_000
-HOUR_MS = 3_600_000
 SUBJECTS = ("user", "workspace", "role", "api_key")
 TAG = "tag:"
-KEYS = ("meter", "feature", "model", "hour", "day", *SUBJECTS, "tag:NAME")
+TIMES = tuple(grain.value for grain in Grain)
+KEYS = ("meter", "feature", "model", *TIMES, *SUBJECTS, "tag:NAME")
+WHOLE = ("customer", "meter", "feature", "model", "hour", "day", "week", "month")
+"""What usage of all customers together can be told apart by."""
+
+SPAN_MS = 30 * 24 * HOUR_MS
+OFFSET_MIN = -1_200
+
+Row = dict[str, Any]
+Position = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -24,25 +37,50 @@ class UsageQuery:
     """Which usage is wanted.
 
     Attributes:
-        from_ms, to_ms: ``from_ms <= hour < to_ms``; both are whole hours.
+        from_ms, to_ms: ``from_ms <= t < to_ms``, rounded out to whole minutes, and for a subject or tag to whole hours;
+            ``None``: 30 days before ``to_ms``, and the end of the present hour.
         keys: what it is told apart by, in order; of subjects and tags at most one.
+        window, offset: instead of a span: the customer's own window, 0 for the present one, -1 for the one before. Its
+            ends are rounded down.
+        zone: whose days, weeks and months; ``None``: UTC's.
         dimension: the subject or tag that is told apart or asked for; empty for neither.
         value: only what names this one; ``None``: whoever is named, and what names nobody.
+        only: what meter, feature or model must be.
+        after: continue after the group with these keys.
+        count: at most so many groups.
     """
+
+    from_ms: int | None
+    to_ms: int | None
+    keys: tuple[str, ...]
+    window: WindowKind | None = None
+    offset: int = 0
+    zone: tzinfo | None = None
+    dimension: str = ""
+    value: str | None = None
+    only: Mapping[str, str] = field(default_factory=dict)
+    after: Position | None = None
+    count: int = 1_000
+
+
+@dataclass(frozen=True)
+class UsageFound:
+    """Sums of ``from_ms <= t < to_ms``, in order of their keys. ``more_after``: there are more, after this position."""
 
     from_ms: int
     to_ms: int
-    keys: tuple[str, ...]
-    dimension: str = ""
-    value: str | None = None
+    rows: Sequence[Row]
+    more_after: Position | None
 
 
-def parse_keys(text: str) -> tuple[str, ...]:
+def parse_keys(text: str, among: Sequence[str] = KEYS) -> tuple[str, ...]:
     """``meter,day`` as a list. Raises: Violation: an unknown key, one twice, or two of subjects and tags."""
     keys = tuple(text.split(","))
     for key in keys:
-        if not _is_key(key):
-            raise Violation("group_by", f"names {key!r}", "a list of " + ", ".join(KEYS))
+        if key not in among and not (key.startswith(TAG) and "tag:NAME" in among and is_key(key.removeprefix(TAG))):
+            raise Violation("group_by", f"names {key!r}", "a list of " + ", ".join(among))
+    if "tag:NAME" in keys:
+        raise Violation("group_by", "names no tag", "tag: and the tag's name")
     if len(set(keys)) < len(keys):
         raise Violation("group_by", "names a key twice", "each once")
     if len([key for key in keys if is_dimension(key)]) > 1:
@@ -56,43 +94,109 @@ def is_dimension(key: str) -> bool:
     return key in SUBJECTS or key.startswith(TAG)
 
 
-def _is_key(key: str) -> bool:
-    return is_key(key.removeprefix(TAG)) if key.startswith(TAG) else key in KEYS
-
-
-def read_usage(connection: Connection, customer: str, query: UsageQuery) -> list[dict[str, Any]]:
+def read_usage(connection: Connection, customer: str, query: UsageQuery, now_ms: int) -> UsageFound:
     """Sums, in order of their keys; a subject or tag that was not named is ``""``.
 
-    Raises: NotFound. Violation: the answer would have more than ``GROUPS_MAX`` groups.
+    Raises: NotFound. Violation: what is asked for is not kept so finely, or for so long.
     """
     require_customer(connection, customer)
-    rows = _sums(connection, customer, query, query.dimension, query.value)
-    if query.dimension in query.keys and query.value is None:
-        rows = _with_unnamed(rows, _sums(connection, customer, query, "", None), query)
-    return [{query.dimension if key == "value" else key: part for key, part in row.items()} for row in rows]
+    span = _window(query, now_ms, calendar_of(connection, customer, now_ms)) if query.window else _span(query, now_ms)
+    sought = _sought(connection, [customer], span, query)
+    rows = usage.sums(connection, sought, query.count + 1, query.after)
+    shown = rows[: query.count]
+    more_after = _position(shown[-1], sought.keys) if len(rows) > query.count else None
+    return UsageFound(span.start_ms, span.end_ms, [_named(row, query) for row in shown], more_after)
 
 
-def _sums(
-    connection: Connection, customer: str, query: UsageQuery, dimension: str, value: str | None
-) -> list[dict[str, Any]]:
-    keys = ["value" if key == query.dimension else key for key in query.keys]
-    rows = usage.sums(
-        connection, customer, query.from_ms, query.to_ms, keys, GROUPS_MAX + 1, dimension=dimension, value=value
+def read_fleet_usage(connection: Connection, query: UsageQuery, now_ms: int) -> UsageFound:
+    """Sums of all customers, one customer after the other: some are read at a time, so that no page looks at more.
+
+    A position with nothing but a customer means that all of it was shown; a page may have no rows and yet a next one.
+
+    Raises: Violation: as :func:`read_usage`.
+    """
+    span = _span(query, now_ms)
+    after = query.after or ("",)
+    names = [str(after[0])] if len(after) > 1 else []
+    following = customers.after(connection, str(after[0]), query.count)
+    names += [row.customer for row in following]
+    rows: list[Row] = []
+    sought = _sought(connection, names, span, query)
+    if names:
+        rows = usage.sums(connection, sought, query.count + 1, after if len(after) > 1 else None)
+    shown = rows[: query.count]
+    more_after: Position | None = None
+    if len(rows) > query.count:
+        more_after = _position(shown[-1], sought.keys)
+    elif following:
+        more_after = (names[-1],)
+    return UsageFound(span.start_ms, span.end_ms, shown, more_after)
+
+
+def _sought(connection: Connection, names: Sequence[str], span: Window, query: UsageQuery) -> Sought:
+    """What the store is asked for. Raises: Violation."""
+    grains = [Grain(key) for key in query.keys if key in TIMES]
+    if query.zone is not None and not set(grains) & set(ZONED):
+        raise Violation("zone", "is given, but nothing is told apart by days, weeks or months", "grain=day, or no zone")
+    from_ms = span.start_ms
+    times = {grain.value: segments(grain, from_ms, span.end_ms, query.zone) for grain in grains}
+    cut = splits(from_ms, span.end_ms, list(times.values()))
+    if cut and query.dimension:
+        _refuse_minutes(query.dimension, grains, times)
+    if cut and cut[0].from_ms < (since_ms := rollups.minutes_since(connection)):
+        expected = f"whole hours of UTC, or nothing before {rfc3339(since_ms)}: sums by the minute are kept since then"
+        raise Violation("from", "asks for parts of hours that are no longer kept", expected)
+    first = query.keys[0]
+    if query.after is not None and first in times:  # earlier buckets have been shown
+        from_ms = max(from_ms, int(query.after[0]))
+        cut = [part._replace(from_ms=max(part.from_ms, from_ms)) for part in cut if part.to_ms > from_ms]
+    return Sought(
+        customers=names,
+        from_ms=from_ms,
+        to_ms=span.end_ms,
+        keys=["value" if key == query.dimension else key for key in query.keys],
+        times=times,
+        splits=cut,
+        by_hour=not by_minute(list(times.values())),
+        only=query.only,
+        dimension=query.dimension,
+        value=query.value,
+        with_unnamed=query.dimension in query.keys and query.value is None,
     )
-    if len(rows) > GROUPS_MAX:
-        raise Violation("group_by", f"gives more than {GROUPS_MAX} groups", "fewer keys or a shorter span")
-    return rows
 
 
-def _with_unnamed(
-    named: list[dict[str, Any]], totals: Sequence[dict[str, Any]], query: UsageQuery
-) -> list[dict[str, Any]]:
-    """What names nobody is the difference between everything and what names somebody."""
-    keys = ["value" if key == query.dimension else key for key in query.keys]
-    rest = {tuple(row[key] for key in keys): dict(row) for row in totals}
-    for row in named:
-        left = rest[tuple("" if key == "value" else row[key] for key in keys)]
-        left["quantity"] -= row["quantity"]
-        left["events"] -= row["events"]
-    unnamed = [row for row in rest.values() if row["quantity"] or row["events"]]
-    return sorted([*named, *unnamed], key=lambda row: [row[key] for key in keys])
+def _refuse_minutes(dimension: str, grains: Sequence[Grain], times: Mapping[str, Sequence[Segment]]) -> None:
+    if Grain.MINUTE in grains:
+        raise Violation("grain", f"is minute, and sums of {dimension} are kept by the hour", "hour, day, week or month")
+    if any(at_ms % HOUR_MS for parts in times.values() for at_ms in starts(parts)):
+        expected = "a zone whose days begin with an hour of UTC, or no subject and no tag"
+        raise Violation("zone", f"begins days within an hour, and sums of {dimension} are kept by the hour", expected)
+
+
+def _span(query: UsageQuery, now_ms: int) -> Window:
+    """The span that is asked for, rounded out. Raises: Violation: it is empty."""
+    unit_ms = HOUR_MS if query.dimension else MINUTE_MS
+    to_ms = now_ms - now_ms % HOUR_MS + HOUR_MS if query.to_ms is None else -(-query.to_ms // unit_ms) * unit_ms
+    from_ms = max(0, to_ms - SPAN_MS) if query.from_ms is None else query.from_ms // unit_ms * unit_ms
+    if from_ms >= to_ms:
+        raise Violation("from", "is not before `to`", "a span of at least a minute")
+    return Window(from_ms, to_ms)
+
+
+def _window(query: UsageQuery, now_ms: int, by: Calendar) -> Window:
+    assert query.window is not None
+    window = window_at(query.window, now_ms, by)
+    for _ in range(-query.offset):
+        if window.start_ms <= 0:
+            raise Violation("offset", "goes back beyond 1970", "a window since then")
+        window = window_at(query.window, window.start_ms - 1, by)
+    unit_ms = HOUR_MS if query.dimension else MINUTE_MS  # both ends rounded down: windows together have everything once
+    return Window(max(0, window.start_ms // unit_ms * unit_ms), window.end_ms // unit_ms * unit_ms)
+
+
+def _position(row: Row, keys: Sequence[str]) -> Position:
+    return tuple(row[key] for key in keys)
+
+
+def _named(row: Row, query: UsageQuery) -> Row:
+    return {query.dimension if key == "value" else key: part for key, part in row.items()}

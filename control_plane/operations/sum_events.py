@@ -8,12 +8,12 @@ from protocol.events import UsageEvent
 
 def add_to_sums(sums: rollups.Sums, event: UsageEvent, at_ms: int) -> None:
     """Add an event that counts at ``at_ms`` to every sum that it is in; a correction is no call of its own."""
-    hour_ms = at_ms - at_ms % rollups.HOUR_MS
+    minute_ms = at_ms - at_ms % rollups.MINUTE_MS
     calls = 0 if event.corrects else 1
     dimensions = _dimensions(event)
     for meter, amount in event.amounts.items():
         for dimension, value in dimensions:
-            name = (event.customer, dimension, value, hour_ms, meter, event.feature, event.model or "")
+            name = (event.customer, dimension, value, minute_ms, meter, event.feature, event.model or "")
             total = sums.get(name)
             if total is None:
                 sums[name] = [amount, calls]

@@ -8,6 +8,7 @@ tables          every table, once
 subscription_tables    those for subscriptions, add-ons and overrides
 credit_tables   those for credits
 trust_tables    those for trouble: restored databases, odd syncs
+usage_tables    sums by the minute, and since when there are any
 wanted          many keys in one statement
 customers       customers and what decides their entitlement
 catalog         features, meters, plans
@@ -30,8 +31,8 @@ retention       what nobody needs any longer
 ledger          every movement on an allowance
 demands         what agents lately asked for
 events          usage events
-rollups         sums of usage by hour, maintained
-usage           reads those sums
+rollups         sums of usage by hour and by minute, maintained
+usage           reads those sums, by spans of time
 balances        reads how allowances stand
 listings        pages of leases, events and agents, for people
 changes         the change feed that hanging watches read

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, delete, exists, select, tuple_
+from sqlalchemy import Connection, and_, delete, exists, insert, select, tuple_, update
 
 from control_plane.store.allowances import Key
 from control_plane.store.leases import ALIVE, CLOSED
-from control_plane.store.tables import allowances, entries, incarnations, leases
+from control_plane.store.rollups import minutes_since
+from control_plane.store.tables import allowances, customers, entries, incarnations, leases
+from control_plane.store.usage_tables import minute_rollups, rollup_starts
 
 _ALLOWANCE = ("customer", "counter", "scope_value", "window_start_ms")
 
@@ -98,3 +100,24 @@ def drop_starts(connection: Connection, before_ms: int) -> int:
     )
     old = and_(incarnations.c.last_seen_at_ms < before_ms, incarnations.c.quarantined.is_(None), ~alive)
     return connection.execute(delete(incarnations).where(old)).rowcount
+
+
+def cut_minutes(connection: Connection, since_ms: int) -> None:
+    """Sums by the minute are whole from this whole hour on; said before any is removed."""
+    if since_ms <= minutes_since(connection):
+        return
+    cut = update(rollup_starts).where(rollup_starts.c.grain == "minute").values(since_ms=since_ms)
+    if not connection.execute(cut).rowcount:
+        connection.execute(insert(rollup_starts).values(grain="minute", since_ms=since_ms))
+
+
+def drop_minutes(connection: Connection, after: str, count: int) -> str | None:
+    """Remove sums by the minute that are cut off, of the next ``count`` customers.
+
+    Returns: after which customer the next ones come; ``None`` when these were the last.
+    """
+    query = select(customers.c.customer).where(customers.c.customer > after).order_by(customers.c.customer)
+    names = connection.execute(query.limit(count)).scalars().all()
+    old = minute_rollups.c.minute_ms < minutes_since(connection)
+    connection.execute(delete(minute_rollups).where(minute_rollups.c.customer.in_(names), old))
+    return names[-1] if len(names) == count else None

@@ -1,18 +1,20 @@
-"""Rollups: maintained sums of usage by hour, read instead of events, and what a new counter starts from."""
+"""Rollups: maintained sums of usage by hour and minute, read instead of events, and what a new counter starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Insert, case, exists, func, select, true
+from sqlalchemy import Column, Connection, Insert, Table, case, exists, func, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 
 from control_plane.store.allowances import SUM_MAX
 from control_plane.store.tables import customers, rollups
+from control_plane.store.usage_tables import minute_rollups, rollup_starts
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
+MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 _IN_MAX = 500
 
@@ -27,7 +29,7 @@ class Key(NamedTuple):
     customer: str
     dimension: str
     value: str
-    hour_ms: int
+    minute_ms: int
     meter: str
     feature: str
     model: str
@@ -38,13 +40,33 @@ Sums = dict[tuple[str, str, str, int, str, str, str], list[int]]
 
 
 def add(connection: Connection, more: Sums) -> None:
-    """Add to sums; in order of key, so that two transactions never wait for each other."""
+    """Add to the sums by hour, and to the totals by minute; in order of key, so that two transactions never wait for
+    each other."""
     if not more:
         return
-    rows: list[list[str | int]] = [
-        [*key, max(-SUM_MAX, min(SUM_MAX, total[0])), total[1]] for key, total in sorted(more.items())
-    ]
-    statement = _upsert(connection.dialect.name)
+    hours: Sums = {}
+    minutes: list[list[str | int]] = []
+    for key, (quantity, events) in more.items():
+        customer, dimension, value, minute_ms, meter, feature, model = key
+        if not dimension:
+            minutes.append([customer, minute_ms, meter, feature, model, _bounded(quantity), events])
+        hour = (customer, dimension, value, minute_ms - minute_ms % HOUR_MS, meter, feature, model)
+        total = hours.get(hour)
+        if total is None:
+            hours[hour] = [quantity, events]
+        else:
+            total[0] += quantity
+            total[1] += events
+    _add_to(connection, rollups, sorted([*key, _bounded(total[0]), total[1]] for key, total in hours.items()))
+    _add_to(connection, minute_rollups, sorted(minutes))
+
+
+def _bounded(quantity: int) -> int:
+    return max(-SUM_MAX, min(SUM_MAX, quantity))
+
+
+def _add_to(connection: Connection, table: Table, rows: Sequence[list[str | int]]) -> None:
+    statement = _upsert(connection.dialect.name, table)
     for start in range(0, len(rows), CHUNK):
         connection.execute(statement, as_rows(rows[start : start + CHUNK]))
 
@@ -61,6 +83,12 @@ def customers_with_any(connection: Connection, names: Iterable[str]) -> set[str]
     return found
 
 
+def minutes_since(connection: Connection) -> int:
+    """Since when the totals by minute are whole: a whole hour; 0 if none was ever forgotten."""
+    query = select(rollup_starts.c.since_ms).where(rollup_starts.c.grain == "minute")
+    return int(connection.execute(query).scalar() or 0)
+
+
 def used(
     connection: Connection,
     customer: str,
@@ -72,20 +100,33 @@ def used(
     dimension: str = "",
     value: str = "",
 ) -> int:
-    """What a customer used of a meter in the hours that lie wholly between ``start_ms`` and ``end_ms``.
+    """What a customer used of a meter from ``start_ms`` until before ``end_ms``.
+
+    A total is the sum of the minutes that lie wholly inside the span, where minutes are still kept; what a subject or
+    tag value used is that of its hours.
 
     Args:
         feature: only of this feature; ``None``: of all.
         dimension, value: only of this subject or tag value; without a value what nobody of that kind was named for.
     """
-    total = _used(connection, customer, meter, start_ms, end_ms, feature, dimension if value else "", value)
-    if dimension and not value:
-        total -= _used(connection, customer, meter, start_ms, end_ms, feature, dimension, None)
+    first_ms, last_ms = -(-start_ms // HOUR_MS) * HOUR_MS, end_ms - end_ms % HOUR_MS
+    whole = (rollups, customer, meter, first_ms, last_ms, feature)
+    total = 0
+    if first_ms < last_ms:
+        total = _used(connection, *whole, dimension if value else "", value)
+    if dimension:
+        return total - _used(connection, *whole, dimension, None) if not value and first_ms < last_ms else total
+    end_ms -= end_ms % MINUTE_MS
+    edges = [(start_ms, first_ms), (last_ms, end_ms)] if first_ms <= last_ms else [(start_ms, end_ms)]
+    for edge in edges:
+        if edge[0] < edge[1] and edge[0] >= minutes_since(connection):
+            total += _used(connection, minute_rollups, customer, meter, *edge, feature, "", "")
     return total
 
 
 def _used(
     connection: Connection,
+    table: Table,
     customer: str,
     meter: str,
     start_ms: int,
@@ -94,37 +135,40 @@ def _used(
     dimension: str,
     value: str | None,
 ) -> int:
-    query = select(func.coalesce(func.sum(rollups.c.quantity), 0)).where(
-        rollups.c.customer == customer,
-        rollups.c.dimension == dimension,
-        rollups.c.hour_ms >= start_ms,
-        rollups.c.hour_ms <= end_ms - HOUR_MS,
-        rollups.c.meter == meter,
+    at_ms = time_of(table)
+    query = select(func.coalesce(func.sum(table.c.quantity), 0)).where(
+        table.c.customer == customer, at_ms >= start_ms, at_ms < end_ms, table.c.meter == meter
     )
-    if value is not None:
-        query = query.where(rollups.c.value == value)
+    if table is rollups:
+        query = query.where(table.c.dimension == dimension)
+        if value is not None:
+            query = query.where(table.c.value == value)
     if feature is not None:
-        query = query.where(rollups.c.feature == feature)
+        query = query.where(table.c.feature == feature)
     return int(connection.execute(query).scalar_one())
 
 
+def time_of(table: Table) -> Column[int]:
+    """The column that says of which hour or minute a sum is."""
+    return table.c.hour_ms if table is rollups else table.c.minute_ms
+
+
 def totals(connection: Connection) -> dict[tuple[str, str], int]:
-    """All that was ever used, by customer and meter, for the audit."""
+    """All that was ever used, by customer and meter, for tests."""
     by = (rollups.c.customer, rollups.c.meter)
     query = select(*by, func.sum(rollups.c.quantity)).where(rollups.c.dimension == "").group_by(*by)
     return {(row[0], row[1]): int(row[2]) for row in connection.execute(query)}
 
 
 @cache
-def _upsert(dialect: str) -> Insert:
+def _upsert(dialect: str, target: Table) -> Insert:
     """Many rows as one parameter: preparing each by itself costs more than adding it."""
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    columns = [rollups.c[name] for name in (*Key._fields, "quantity", "events")]
-    table = wanted(dialect, columns)
-    rows = select(table).where(true()).order_by(*(table.c[name] for name in Key._fields))
-    statement = make(rollups).from_select(columns, rows)
-    total = rollups.c.quantity + statement.excluded.quantity
+    key = list(target.primary_key.columns)
+    table = wanted(dialect, [*key, target.c.quantity, target.c.events])
+    rows = select(table).where(true()).order_by(*(table.c[col.name] for col in key))
+    statement = make(target).from_select([*key, target.c.quantity, target.c.events], rows)
+    total = target.c.quantity + statement.excluded.quantity
     bounded = case((total > SUM_MAX, SUM_MAX), (total < -SUM_MAX, -SUM_MAX), else_=total)
-    counted = rollups.c.events + statement.excluded.events
-    key = [rollups.c[name] for name in Key._fields]
+    counted = target.c.events + statement.excluded.events
     return statement.on_conflict_do_update(index_elements=key, set_={"quantity": bounded, "events": counted})

@@ -1,57 +1,141 @@
-"""Reads the maintained hourly sums of usage."""
+"""Reads the maintained sums of usage: whole hours from those by the hour, parts of hours from those by the minute."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Subquery,
+    Table,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 
+from control_plane.store.rollups import time_of
 from control_plane.store.tables import rollups
+from control_plane.store.usage_tables import minute_rollups
+from control_plane.store.wanted import as_rows, wanted
 
-# In the text of the statement, not a parameter: PostgreSQL takes two equal parameters for two expressions.
-_DAY_MS: ColumnElement[int] = literal_column("86400000")
+Parts = Sequence[tuple[int, int, int]]
+"""How instants fall into buckets: before the first number, in the one that begins a whole number of times the third
+after the second. The last part has all that is left."""
 
-KEYS: dict[str, ColumnElement[Any]] = {
-    "meter": rollups.c.meter,
-    "feature": rollups.c.feature,
-    "model": rollups.c.model,
-    "hour": rollups.c.hour_ms,
-    "day": rollups.c.hour_ms - rollups.c.hour_ms % _DAY_MS,
-    "value": rollups.c.value,
-}
-"""What sums can be told apart by; ``value`` is that of the subject or tag which the sums are of."""
+_SPLIT = [Column(name, BigInteger) for name in ("split_ms", "from_ms", "to_ms")]
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Which sums are wanted.
+
+    Attributes:
+        customers: whose.
+        from_ms, to_ms: ``from_ms <= t < to_ms``.
+        keys: what they are told apart by, in order: ``customer``, ``meter``, ``feature``, ``model``, ``value``, or a
+            name in ``times``.
+        times: how instants fall into buckets, by the key's name.
+        splits: what is summed by the minute, as (whole hour, from, to); the rest is summed by the hour.
+        by_hour: there is such a rest.
+        only: what meter, feature or model must be, by column.
+        dimension: the subject or tag (see :class:`control_plane.store.rollups.Key`), whose sums are kept by the hour.
+        value: only of what names this one.
+        with_unnamed: also what names nobody, with value ``""``.
+    """
+
+    customers: Sequence[str]
+    from_ms: int
+    to_ms: int
+    keys: Sequence[str]
+    times: Mapping[str, Parts] = field(default_factory=dict)
+    splits: Parts = ()
+    by_hour: bool = True
+    only: Mapping[str, str] = field(default_factory=dict)
+    dimension: str = ""
+    value: str | None = None
+    with_unnamed: bool = False
 
 
 def sums(
-    connection: Connection,
-    customer: str,
-    from_ms: int,
-    to_ms: int,
-    keys: Sequence[str],
-    count: int,
-    *,
-    dimension: str = "",
-    value: str | None = None,
+    connection: Connection, sought: Sought, count: int, after: Sequence[str | int] | None = None
 ) -> list[dict[str, Any]]:
-    """Quantity and events of each group in ``from_ms <= hour < to_ms``: the first ``count`` in order of their keys.
-
-    Args:
-        dimension: of what names a subject of this kind, or this tag (see :class:`control_plane.store.rollups.Key`).
-        value: only of what names this one.
-    """
-    columns = [KEYS[key].label(key) for key in keys]
-    query = (
-        select(*columns, func.sum(rollups.c.quantity).label("quantity"), func.sum(rollups.c.events).label("events"))
-        .where(rollups.c.customer == customer, rollups.c.dimension == dimension)
-        .where(rollups.c.hour_ms >= from_ms, rollups.c.hour_ms < to_ms)
-        .group_by(*columns)
-        .order_by(*columns)
-        .limit(count)
-    )
-    if value is not None:
-        query = query.where(rollups.c.value == value)
-    rows = [dict(row) for row in connection.execute(query).mappings()]
+    """Quantity and events of each group: the first ``count`` in order of their keys that come after ``after``."""
+    table = _rows(connection.dialect.name, sought)
+    keys = [table.c[key] for key in sought.keys]
+    quantity, events = func.sum(table.c.quantity), func.sum(table.c.events)
+    query = select(*keys, quantity.label("quantity"), events.label("events"))
+    query = query.group_by(*keys).order_by(*keys).limit(count)
+    if sought.with_unnamed:
+        query = query.having(or_(table.c.value != "", quantity != 0, events != 0))
+    if after is not None:
+        query = query.where(
+            tuple_(*keys) > tuple_(*(literal(part, key.type) for part, key in zip(after, keys, strict=True)))
+        )
+    rows = [dict(row) for row in connection.execute(query, as_rows(sought.splits)).mappings()]
     for row in rows:
         row["quantity"], row["events"] = int(row["quantity"]), int(row["events"])
     return rows
+
+
+def _rows(dialect: str, sought: Sought) -> Subquery:
+    """Every sum that counts, with the keys that are asked for."""
+    parts = [_part(sought, rollups, sought.dimension)]
+    if sought.with_unnamed:  # everything, less what names somebody
+        parts.append(_part(sought, rollups, ""))
+        parts.append(_part(sought, rollups, sought.dimension, value="", sign=-1))
+    if sought.splits:
+        split = wanted(dialect, _SPLIT)
+        parts[0] = parts[0].where(rollups.c.hour_ms.not_in(select(split.c.split_ms)))
+        by_minute = _part(sought, minute_rollups, "")
+        inside = and_(minute_rollups.c.minute_ms >= split.c.from_ms, minute_rollups.c.minute_ms < split.c.to_ms)
+        parts = [*(parts if sought.by_hour else ()), by_minute.join_from(split, minute_rollups, inside)]
+    return union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
+
+
+def _part(sought: Sought, table: Table, dimension: str, value: str | None = None, sign: int = 1) -> Select[Any]:
+    names = table.c.customer.in_(sought.customers)
+    whose = names if len(sought.customers) != 1 else table.c.customer == sought.customers[0]
+    at_ms = time_of(table)
+    columns = [_column(table, key, sought, value).label(key) for key in sought.keys]
+    query = select(*columns, (table.c.quantity * sign).label("quantity"), (table.c.events * sign).label("events"))
+    query = query.where(whose, at_ms >= sought.from_ms, at_ms < sought.to_ms)
+    query = query.where(*(table.c[name] == text for name, text in sought.only.items()))
+    if table is rollups:
+        query = query.where(table.c.dimension == dimension)
+        if not dimension:
+            query = query.where(table.c.value == "")
+        elif sought.value is not None:
+            query = query.where(table.c.value == sought.value)
+    return query
+
+
+def _column(table: Table, key: str, sought: Sought, value: str | None) -> ColumnElement[Any]:
+    if key in sought.times:
+        return _bucket(time_of(table), sought.times[key])
+    if key == "value" and value is not None:
+        return literal(value)
+    column: ColumnElement[Any] = table.c[key]
+    return column
+
+
+def _bucket(at_ms: Column[int], parts: Parts) -> ColumnElement[int]:
+    found = [
+        (at_ms < _number(end_ms), at_ms - (at_ms - _number(start_ms)) % _number(length_ms))
+        for end_ms, start_ms, length_ms in parts
+    ]
+    return case(*found[:-1], else_=found[-1][1]) if len(found) > 1 else found[0][1]
+
+
+def _number(value: int) -> ColumnElement[int]:
+    return literal(value, BigInteger)

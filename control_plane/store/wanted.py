@@ -30,7 +30,7 @@ def wanted(dialect: str, columns: Sequence[Column[Any]]) -> CTE:
     return query.columns(*kinds).cte(NAME)
 
 
-def as_rows(rows: Sequence[Sequence[str | int]]) -> dict[str, str]:
+def as_rows(rows: Sequence[Sequence[str | int | None]]) -> dict[str, str]:
     """The parameter for these rows."""
     return {NAME: json.dumps([list(row) for row in rows])}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from control_plane.store import credit_tables, price_tables, subscription_tables, trust_tables
+from control_plane.store import credit_tables, price_tables, subscription_tables, trust_tables, usage_tables
 from control_plane.store.tables import metadata
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "price_tables",
     "subscription_tables",
     "trust_tables",
+    "usage_tables",
 ]  # importing them is adding their tables
 
 context.configure(

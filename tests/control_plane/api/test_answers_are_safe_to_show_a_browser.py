@@ -66,7 +66,8 @@ def test_the_document_describes_bodies_answers_and_tokens(support: Any) -> None:
     assert {"code", "field", "error"} <= set(schemas[problem.rsplit("/", 1)[1]]["properties"])
     parameters = document["paths"]["/v1/customers/{customer}/usage"]["get"]["parameters"]
     assert {parameter["name"] for parameter in parameters} == {
-        *("customer", "from", "to", "group_by"),
+        *("customer", "from", "to", "window", "offset", "grain", "zone", "group_by", "limit", "cursor"),
+        *("meter", "feature", "model"),
         *("user", "workspace", "role", "api_key", "tag"),
     }
 

@@ -169,7 +169,8 @@ def test_usage_adds_up_by_what_is_asked(acme: Any, database: Database) -> None:
     teams = acme.get(f"/v1/customers/acme/usage?{whole}&group_by=tag:team,meter")["items"]
     assert teams[1] == {"quantity": 60, "events": 60, "meter": "requests", "tag": "red"}
     assert acme.get(f"/v1/customers/acme/usage?{whole}&tag=team:blue")["items"] == []
-    hours = acme.get("/v1/customers/acme/usage?from=2026-09-21T01:30:00Z&to=2026-09-21T02:10:00Z&group_by=hour,meter")
+    part = "from=2026-09-21T01:30:00Z&to=2026-09-21T02:10:00Z&group_by=hour,meter"
+    hours = acme.get(f"/v1/customers/acme/usage?{part}&user=u1")  # of subjects sums are kept by the hour
     assert (hours["from"], hours["to"]) == ("2026-09-21T01:00:00Z", "2026-09-21T03:00:00Z")
     assert len(hours["items"]) == 4
     month = acme.get("/v1/customers/acme/usage")
@@ -187,6 +188,19 @@ WRONG_QUESTIONS = [
     ("group_by=user&workspace=w", "group_by"),
     ("group_by=tag:", "group_by"),
     ("tag=team", "tag"),
+    ("group_by=tag:NAME", "group_by"),
+    ("window=month&from=2026-09-21T00:00:00Z", "window"),
+    ("offset=-1", "offset"),
+    ("window=hour&offset=1", "offset"),
+    ("window=month&offset=-1000", "offset"),
+    ("window=fortnight", "window"),
+    ("zone=Europe/Berlin", "zone"),
+    ("grain=day&zone=Europe/Atlantis", "zone"),
+    ("grain=day&zone=../etc/passwd", "zone"),
+    ("grain=day&zone=Asia/Kolkata&user=u1", "zone"),
+    ("grain=minute&user=u1", "grain"),
+    ("grain=month&from=1970-01-01T00:00:00Z&zone=Asia/Kolkata", "from"),
+    ("cursor=WzEsMl0", "cursor"),
 ]
 
 

@@ -29,7 +29,7 @@ from protocol.leases import Grant, LeaseReport
 from protocol.uplink_messages import Ask, CustomerSync, FirstCall, SyncReply, SyncRequest
 from protocol.windows import WindowKind
 
-_ids = itertools.count(1)
+_ids = itertools.count(2)  # `agent-1` is who holds the token of tests
 
 
 class Clock(Protocol):
