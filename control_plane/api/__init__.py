@@ -13,6 +13,7 @@ overrides       what single customers have otherwise
 balances        how limits stand
 usage           sums of usage
 explanations    why a call is allowed or refused, and what-if
+reconciliation  whether the books agree
 events          usage events, accepted or not
 leases          what is lent, and written off
 adjustments     what is charged by hand
@@ -59,6 +60,7 @@ from control_plane.api.overrides import OVERRIDE_HANDLERS
 from control_plane.api.plans import PLAN_HANDLERS
 from control_plane.api.price_books import PRICE_BOOK_HANDLERS
 from control_plane.api.reratings import RERATING_HANDLERS
+from control_plane.api.reconciliation import RECONCILIATION_HANDLERS
 from control_plane.api.subscriptions import SUBSCRIPTION_HANDLERS
 from control_plane.api.tokens import TOKEN_HANDLERS
 from control_plane.api.usage import USAGE_HANDLERS
@@ -86,4 +88,5 @@ ALL_HANDLERS: list[Any] = [
     *TOKEN_HANDLERS,
     *GENERATION_HANDLERS,
     *AUDIT_HANDLERS,
+    *RECONCILIATION_HANDLERS,
 ]

@@ -22,7 +22,7 @@ from control_plane.api.parameters import (
 from control_plane.api.verbs import reads
 from control_plane.operations.read_balances import Balance, BalancesQuery, read_balances
 from protocol.entitlements import LimitEnd, Scope
-from protocol.instants import rfc3339
+from protocol.instants import INSTANT_MS_MAX, rfc3339
 from protocol.windows import WindowKind
 
 TAGS = ["customers"]
@@ -41,6 +41,8 @@ class BalanceItem(msgspec.Struct, frozen=True):
             for rates.
         smooth, burst: a rate of ``amount`` a window, of which so much may come at once; of a rate nothing is ever used
             up: ``lent`` is what the shares of all hosts sum to, and ``remaining`` what no host holds.
+        exhausts_at, exhausts_in_ms: when ``remaining`` is used up if use goes on as in the last hour (of a subject or
+            tag value: as since the beginning of the hour before); null if not within the window.
     """
 
     limit: str
@@ -63,13 +65,13 @@ class BalanceItem(msgspec.Struct, frozen=True):
     scope_tag: str | None
     smooth: bool
     burst: int | None
+    exhausts_at: str | None
+    exhausts_in_ms: int | None
 
 
-def _item(balance: Balance) -> BalanceItem:
+def _item(balance: Balance, now_ms: int) -> BalanceItem:
     limit, counted, window = balance.limit, balance.counted, balance.window
-    used = counted.charged + counted.settled
-    taken = counted.lent if limit.smooth else used + counted.in_flight
-    remaining = None if limit.amount is None else max(0, limit.amount - taken)
+    in_ms = balance.exhausts_in_ms
     return BalanceItem(
         limit=limit.key,
         meter=limit.meter,
@@ -79,11 +81,11 @@ def _item(balance: Balance) -> BalanceItem:
         scope_value=counted.scope_value,
         amount=limit.amount,
         ceiling=limit.ceiling,
-        used=used,
+        used=balance.used,
         in_flight=counted.in_flight,
         lent=max(0, counted.lent - counted.settled - counted.in_flight),
         limbo=counted.limbo,
-        remaining=remaining,
+        remaining=balance.remaining,
         window_start=None if window is None else rfc3339(window.start_ms),
         window_end=None if window is None else rfc3339(window.end_ms),
         at_end=limit.at_end,
@@ -91,6 +93,8 @@ def _item(balance: Balance) -> BalanceItem:
         scope_tag=limit.scope_tag,
         smooth=limit.smooth,
         burst=limit.burst_max if limit.smooth else None,
+        exhausts_at=None if in_ms is None else rfc3339(min(now_ms + in_ms, INSTANT_MS_MAX)),
+        exhausts_in_ms=in_ms,
     )
 
 
@@ -111,7 +115,9 @@ def list_balances(
     after = None if cursor is None else decode_cursor(cursor, _POSITION)
     query = BalancesQuery(named_subjects(user, workspace, role, api_key, tag), after, limit + 1)
     rows = context.read(lambda connection: read_balances(connection, customer, query, context.now_ms))
-    return page(rows, limit, _item, lambda row: (row.position, row.counted.scope_value))
+    return page(
+        rows, limit, lambda row: _item(row, context.now_ms), lambda row: (row.position, row.counted.scope_value)
+    )
 
 
 BALANCE_HANDLERS = [list_balances]

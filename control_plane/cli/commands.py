@@ -7,6 +7,7 @@ from dataclasses import fields
 import click
 
 from control_plane.cli.prices import rerate, seed
+from control_plane.cli.reconcile import reconcile
 from control_plane.cli.recovery import release, restored, write_off
 from control_plane.cli.upkeep import create_token, migrate
 from control_plane.settings import Settings
@@ -52,3 +53,4 @@ main.add_command(rerate)
 main.add_command(restored)
 main.add_command(write_off)
 main.add_command(release)
+main.add_command(reconcile)

@@ -23,6 +23,7 @@ learning         listening before lending, after a restore
 allocation       how much of an allowance to lend, and how much to ask back
 recalls          whom to ask for unused rest
 lease_life       what reports and silence do to a lease
+exhaustion       when a limit will be reached
 grains           how finely usage is told apart in time
 reconciliation   which events are new, and what no lease paid for
 """

@@ -21,6 +21,7 @@ keep_entitlements      writes down what customers may use, whenever it has chang
 read_balances          how a customer's limits stand
 explain_decision       why a customer is allowed or refused, now or then
 try_plan               who would have been refused under other terms
+foresee_exhaustion     when limits will be reached
 read_usage             what a customer used
 check_token            whose token is shown
 issue_token            make, take in and revoke tokens
@@ -53,4 +54,7 @@ forget_old             what is older than records are kept for
 watch_changes          the change feed in memory, where watches hang
 audit_books            recomputes every sum, and names each difference
 audit_leases           the same lease by lease, and for shares and slots
+audit_usage            the same for sums of usage, from events
+audit_entries          the same for what the ledger charged for events
+reconcile              all of these, some customers at a time
 """

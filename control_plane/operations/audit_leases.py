@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import msgspec
 
@@ -14,6 +15,7 @@ from control_plane.operations.resolve_entitlement import decode_document
 from control_plane.store import allowances, entitlements, events, leases, ledger
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
+from control_plane.store.spans import Span
 from protocol.entitlements import Limit
 from protocol.events import Charge
 from protocol.leases import burst_left
@@ -40,7 +42,7 @@ class _Paid:
     causes: set[str] = field(default_factory=set)
 
 
-def lease_differences(connection: Connection, *, told_all: bool) -> Iterator[str]:
+def lease_differences(connection: Connection, span: Span, *, told_all: bool) -> Iterator[str]:
     """For each closed lease of a quota: posted = what its events charged + what may have been used without an event
     (``unreported``) + what repeated events charged again (given back ``direct``); unless an entry says why not.
 
@@ -48,9 +50,9 @@ def lease_differences(connection: Connection, *, told_all: bool) -> Iterator[str
         told_all: every agent has sent all its events, and none was lost. Otherwise a lease may be charged for use that
             its holder has reported and not yet proven by events, but not for more, and never for less than they say.
     """
-    charged = _charged(connection)
-    paid = _paid(connection)
-    for row in leases.all_rows(connection):
+    charged = _charged(connection, span)
+    paid = _paid(connection, span)
+    for row in leases.all_rows(connection, span):
         if row.status != Status.CLOSED or kind_of(row.counter) is not Kind.QUOTA:
             continue
         ours = paid.get((row.customer, row.lease), _Paid())
@@ -62,25 +64,22 @@ def lease_differences(connection: Connection, *, told_all: bool) -> Iterator[str
             yield f"{where}: posted {ours.posted}, but events, repetitions and unreported use make {proven}"
 
 
-def _charged(connection: Connection) -> dict[tuple[str, str], int]:
+def _charged(connection: Connection, span: Span) -> dict[tuple[str, str], int]:
     """What events charged to leases, those that were kept without being accepted included."""
     found: dict[tuple[str, str], int] = defaultdict(int)
-    for customer, body in events.bodies(connection):
-        for charge in _decode(body).charges:
-            found[customer, charge.lease] += charge.amount
-    for customer, body in events.kept_bodies(connection):
+    for customer, body in chain(events.bodies(connection, span), events.kept_bodies(connection, span)):
         try:
-            kept = _decode(body)
+            said = _decode(body)
         except msgspec.MsgspecError:
             continue
-        for charge in kept.charges:
+        for charge in said.charges:
             found[customer, charge.lease] += charge.amount
     return found
 
 
-def _paid(connection: Connection) -> dict[tuple[str, str], _Paid]:
+def _paid(connection: Connection, span: Span) -> dict[tuple[str, str], _Paid]:
     found: dict[tuple[str, str], _Paid] = defaultdict(_Paid)
-    for sum_ in ledger.lease_sums(connection):
+    for sum_ in ledger.lease_sums(connection, span):
         ours = found[sum_.customer, sum_.lease]
         ours.causes.add(sum_.cause)
         if sum_.kind == ledger.POST:
@@ -90,7 +89,7 @@ def _paid(connection: Connection) -> dict[tuple[str, str], _Paid]:
     return found
 
 
-def limit_differences(connection: Connection) -> Iterator[str]:
+def limit_differences(connection: Connection, span: Span) -> Iterator[str]:
     """Shares that sum to more than their rate, bursts or slots beyond the limit, and charges where nothing is charged.
 
     After a limit was lowered its holders have until they are heard of to give back what is above it; so it is looked at
@@ -98,11 +97,11 @@ def limit_differences(connection: Connection) -> Iterator[str]:
     seals count whatever that does to the limit.
     """
     alive: dict[Key, list[leases.Row]] = defaultdict(list)
-    for row in leases.all_rows(connection):
+    for row in leases.all_rows(connection, span):
         if row.status != Status.CLOSED and kind_of(row.counter) is not Kind.QUOTA:
             alive[row.key].append(row)
-    restored = ledger.keys_with_cause(connection, "restored")
-    for account in allowances.all_rows(connection):
+    restored = ledger.keys_with_cause(connection, "restored", span)
+    for account in allowances.all_rows(connection, span):
         if kind_of(account.key.counter) is not Kind.QUOTA:
             limit = _limit_since(connection, account.key, alive[account.key])
             unlimited = account.key in restored

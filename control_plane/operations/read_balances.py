@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.core.kinds import counted
 from control_plane.operations.change_customer import require_customer
+from control_plane.operations.foresee_exhaustion import Standing, foresee_exhaustion
 from control_plane.operations.resolve_entitlement import standing_of
 from control_plane.store import balances
 from control_plane.store.balances import Counted
@@ -18,12 +19,32 @@ from protocol.windows import Window, WindowKind
 @dataclass(frozen=True)
 class Balance:
     """One limit, for one scope value, in its present window; ``window`` is ``None`` for a limit that has none: on
-    single calls, on what is held at the same time, and for rates."""
+    single calls, on what is held at the same time, and for rates.
+
+    Attributes:
+        exhausts_in_ms: when it will be reached at the present rate
+            (:mod:`control_plane.operations.foresee_exhaustion`); ``None``: not within the window.
+    """
 
     position: int
     limit: Limit
     window: Window | None
     counted: Counted
+    exhausts_in_ms: int | None = None
+
+    @property
+    def remaining(self) -> int | None:
+        """What is neither used nor in flight, never below 0; of a rate what no host holds; ``None`` when unlimited."""
+        if self.limit.amount is None:
+            return None
+        if self.limit.smooth:
+            return max(0, self.limit.amount - self.counted.lent)
+        return max(0, self.limit.amount - self.used - self.counted.in_flight)
+
+    @property
+    def used(self) -> int:
+        """Charged, with what open leases have settled."""
+        return self.counted.charged + self.counted.settled
 
 
 @dataclass(frozen=True)
@@ -56,7 +77,9 @@ def read_balances(connection: Connection, customer: str, query: BalancesQuery, n
         rows = _counted(connection, customer, position, limit, window, query, missing)
         shown = window if limit.is_counted else None
         found.extend(Balance(position, limit, shown, row) for row in rows)
-    return found
+    standings = [Standing(one.limit, one.window, one.counted.scope_value, one.remaining) for one in found]
+    foreseen = foresee_exhaustion(connection, customer, standings, now_ms)
+    return [replace(one, exhausts_in_ms=in_ms) for one, in_ms in zip(found, foreseen, strict=True)]
 
 
 def _counted(

@@ -9,6 +9,7 @@ subscription_tables    those for subscriptions, add-ons and overrides
 credit_tables   those for credits
 trust_tables    those for trouble: restored databases, odd syncs
 usage_tables    sums by the minute, and since when there are any
+spans           customers that audits look at together
 wanted          many keys in one statement
 customers       customers and what decides their entitlement
 catalog         features, meters, plans

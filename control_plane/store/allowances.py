@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, Update, and_, bindparam, select, upda
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
+from control_plane.store.spans import EVERYBODY, Span, within
 from control_plane.store.tables import allowances
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
@@ -77,9 +78,9 @@ def empty_buckets(connection: Connection, now_ms: int) -> None:
     connection.execute(update(allowances).where(filled).values(level=0, level_at_ms=now_ms))
 
 
-def all_rows(connection: Connection) -> Iterator[Row]:
-    """Every allowance, for the audit."""
-    for row in connection.execute(select(allowances).order_by(*_KEY)):
+def all_rows(connection: Connection, span: Span = EVERYBODY) -> Iterator[Row]:
+    """Every allowance, for audits."""
+    for row in connection.execute(select(allowances).where(*within(allowances.c.customer, span)).order_by(*_KEY)):
         yield _row(tuple(row))
 
 

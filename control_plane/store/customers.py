@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from control_plane.store.subscription_tables import documents
 from control_plane.store.tables import customers
@@ -92,6 +92,11 @@ def known(connection: Connection, names: Iterable[str]) -> list[Customer]:
 def _known(dialect: str) -> Select[Any]:
     table = wanted(dialect, (customers.c.customer,))
     return select(*_CUSTOMER).select_from(table.join(customers, customers.c.customer == table.c.customer))
+
+
+def count(connection: Connection) -> int:
+    """How many there are."""
+    return int(connection.execute(select(func.count()).select_from(customers)).scalar_one())
 
 
 def add(connection: Connection, customer: str, name: str, now_ms: int) -> None:

@@ -10,10 +10,12 @@ from sqlalchemy import Connection, Select, and_, insert, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 
+from control_plane.store.spans import EVERYBODY, Span, within
 from control_plane.store.tables import event_conflicts, events
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 _INSERT_CHUNK = 1_000
+_STREAMED = {"yield_per": 1_000}
 
 
 class Row(NamedTuple):
@@ -126,10 +128,42 @@ def kept_at_places(connection: Connection, journal: str, boot: int, first: int, 
     return {(row.seq, bytes(row.body)) for row in connection.execute(select(table.seq, table.body).where(here))}
 
 
-def bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
-    """Customer and body of every accepted event, for the audit."""
-    query = select(events.c.customer, events.c.body).order_by(events.c.customer, events.c.event)
-    for row in connection.execution_options(yield_per=1_000).execute(query):
+class Told(NamedTuple):
+    """An accepted event, as audits look at it."""
+
+    customer: str
+    event: str
+    at_ms: int
+    received_at_ms: int
+    digest: bytes
+    body: bytes
+
+
+def told(connection: Connection, span: Span, from_ms: int, to_ms: int) -> Iterator[Told]:
+    """Accepted events of ``from_ms <= t < to_ms``, for audits."""
+    query = select(*(events.c[name] for name in Told._fields)).where(*within(events.c.customer, span))
+    query = query.where(events.c.at_ms >= from_ms, events.c.at_ms < to_ms)
+    for row in connection.execute(query, execution_options=_STREAMED):
+        yield Told(row.customer, row.event, row.at_ms, row.received_at_ms, bytes(row.digest), bytes(row.body))
+
+
+def by_name(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+    """Bodies of accepted events by (customer, event)."""
+    ordered = sorted(set(names))
+    table = wanted(connection.dialect.name, (events.c.customer, events.c.event))
+    same = and_(events.c.customer == table.c.customer, events.c.event == table.c.event)
+    query = select(events.c.customer, events.c.event, events.c.body).select_from(table.join(events, same))
+    found = {}
+    for start in range(0, len(ordered), CHUNK):
+        for row in connection.execute(query, as_rows(ordered[start : start + CHUNK])):
+            found[row.customer, row.event] = bytes(row.body)
+    return found
+
+
+def bodies(connection: Connection, span: Span = EVERYBODY) -> Iterator[tuple[str, bytes]]:
+    """Customer and body of every accepted event, for audits."""
+    query = select(events.c.customer, events.c.body).where(*within(events.c.customer, span))
+    for row in connection.execute(query, execution_options=_STREAMED):
         yield row.customer, bytes(row.body)
 
 
@@ -137,14 +171,17 @@ def bodies_between(connection: Connection, customer: str, from_ms: int, to_ms: i
     """Up to ``count`` of a customer's events with ``from_ms <= at < to_ms``, in order of time."""
     c = events.c
     query = select(c.body).where(c.customer == customer, c.at_ms >= from_ms, c.at_ms < to_ms).order_by(c.at_ms)
-    for row in connection.execution_options(yield_per=1_000).execute(query.limit(count)):
+    for row in connection.execute(query.limit(count), execution_options=_STREAMED):
         yield bytes(row.body)
 
 
-def kept_bodies(connection: Connection) -> Iterator[tuple[str, bytes]]:
-    """Customer and body of what was kept without being accepted, for the audit."""
-    query = select(event_conflicts.c.customer, event_conflicts.c.body).order_by(event_conflicts.c.conflict)
-    for row in connection.execution_options(yield_per=1_000).execute(query):
+def kept_bodies(connection: Connection, span: Span = EVERYBODY) -> Iterator[tuple[str, bytes]]:
+    """Customer and body of what was kept without being accepted, for audits."""
+    table = event_conflicts.c
+    query = select(table.customer, table.body)
+    if span != EVERYBODY:
+        query = query.where(*within(table.customer, span))
+    for row in connection.execute(query.order_by(table.conflict), execution_options=_STREAMED):
         yield row.customer, bytes(row.body)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, Update, and_, bindparam, case, func, insert, select, true, update
 
 from control_plane.store.allowances import Key
+from control_plane.store.spans import EVERYBODY, Span, within
 from control_plane.store.tables import allowances, leases
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
@@ -187,15 +188,16 @@ def save(connection: Connection, rows: Sequence[Row]) -> None:
     connection.execute(_update(), [_saved(row) for row in rows])
 
 
-def all_rows(connection: Connection) -> Iterator[Row]:
-    """Every lease, for the audit."""
-    query = select(leases).order_by(leases.c.customer, leases.c.lease)
-    return _rows(connection.execution_options(yield_per=1_000), query, {})
+def all_rows(connection: Connection, span: Span = EVERYBODY) -> Iterator[Row]:
+    """Every lease, for audits."""
+    query = select(leases).where(*within(leases.c.customer, span)).order_by(leases.c.customer, leases.c.lease)
+    return _rows(connection, query.execution_options(yield_per=1_000), {})
 
 
-def sums(connection: Connection) -> dict[Key, int]:
-    """Sum of the caps of leases that are not closed, by allowance, for the audit."""
-    query = select(*_ALLOWANCE, func.sum(leases.c.cap)).where(leases.c.status.in_(ALIVE)).group_by(*_ALLOWANCE)
+def sums(connection: Connection, span: Span = EVERYBODY) -> dict[Key, int]:
+    """Sum of the caps of leases that are not closed, by allowance, for audits."""
+    query = select(*_ALLOWANCE, func.sum(leases.c.cap)).where(*within(leases.c.customer, span))
+    query = query.where(leases.c.status.in_(ALIVE)).group_by(*_ALLOWANCE)
     return {Key(*row[:4]): int(row[4]) for row in connection.execute(query)}
 
 

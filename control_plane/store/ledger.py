@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Insert, case, func, insert, select
 
 from control_plane.store.allowances import Key
+from control_plane.store.spans import EVERYBODY, Span, within
 from control_plane.store.tables import entries
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
@@ -90,10 +91,11 @@ def standing_at(connection: Connection, key: Key, at_ms: int) -> Standing:
     return Standing(int(charged), int(lent))
 
 
-def folds(connection: Connection) -> dict[tuple[Key, str], Fold]:
-    """The sums of every allowance and kind, for the audit."""
+def folds(connection: Connection, span: Span = EVERYBODY) -> dict[tuple[Key, str], Fold]:
+    """The sums of every allowance and kind, for audits."""
     by = (entries.c.customer, entries.c.counter, entries.c.scope_value, entries.c.window_start_ms, entries.c.kind)
-    query = select(*by, func.sum(entries.c.amount), func.sum(entries.c.released)).group_by(*by)
+    query = select(*by, func.sum(entries.c.amount), func.sum(entries.c.released))
+    query = query.where(*within(entries.c.customer, span)).group_by(*by)
     return {(Key(*row[:4]), row[4]): Fold(int(row[5]), int(row[6])) for row in connection.execute(query)}
 
 
@@ -107,18 +109,32 @@ class LeaseSum(NamedTuple):
     amount: int
 
 
-def lease_sums(connection: Connection) -> Iterator[LeaseSum]:
-    """The sums of every lease, kind and cause, for the audit."""
+def of_events(connection: Connection, span: Span, causes: Sequence[str]) -> Iterator[list[Entry]]:
+    """Movements that name an event, of these causes, some at a time, for audits."""
+    table = entries.c
+    key = (table.customer, table.counter, table.scope_value, table.window_start_ms)
+    rest = (table.kind, table.amount, table.cause, table.released, table.lease, table.event)
+    query = select(*key, *rest).where(*within(table.customer, span), table.event.is_not(None), table.cause.in_(causes))
+    for rows in connection.execute(query, execution_options={"yield_per": 1_000}).partitions():
+        yield [
+            Entry(Key(*row[:4]), row.kind, row.amount, row.cause, row.released, row.lease, row.event) for row in rows
+        ]
+
+
+def lease_sums(connection: Connection, span: Span = EVERYBODY) -> Iterator[LeaseSum]:
+    """The sums of every lease, kind and cause, for audits."""
     by = (entries.c.customer, entries.c.lease, entries.c.kind, entries.c.cause)
-    query = select(*by, func.sum(entries.c.amount)).where(entries.c.lease.is_not(None)).group_by(*by)
+    query = select(*by, func.sum(entries.c.amount)).where(entries.c.lease.is_not(None))
+    query = query.where(*within(entries.c.customer, span)).group_by(*by)
     for row in connection.execute(query):
         yield LeaseSum(*row[:4], amount=int(row[4]))
 
 
-def keys_with_cause(connection: Connection, cause: str) -> set[Key]:
+def keys_with_cause(connection: Connection, cause: str, span: Span = EVERYBODY) -> set[Key]:
     """Allowances that have an entry of this cause."""
     by = (entries.c.customer, entries.c.counter, entries.c.scope_value, entries.c.window_start_ms)
-    return {Key(*row) for row in connection.execute(select(*by).where(entries.c.cause == cause).distinct())}
+    query = select(*by).where(*within(entries.c.customer, span), entries.c.cause == cause).distinct()
+    return {Key(*row) for row in connection.execute(query)}
 
 
 def _values(row: Entry, now_ms: int) -> list[str | int | None]:

@@ -10,6 +10,7 @@ from sqlalchemy import Column, Connection, Insert, Table, case, exists, func, se
 from sqlalchemy.dialects import postgresql, sqlite
 
 from control_plane.store.allowances import SUM_MAX
+from control_plane.store.spans import Span, within
 from control_plane.store.tables import customers, rollups
 from control_plane.store.usage_tables import minute_rollups, rollup_starts
 from control_plane.store.wanted import CHUNK, as_rows, wanted
@@ -44,12 +45,16 @@ def add(connection: Connection, more: Sums) -> None:
     each other."""
     if not more:
         return
+    hours = by_hour(more)
+    _add_to(connection, rollups, sorted([*key, bounded(total[0]), total[1]] for key, total in hours.items()))
+    minutes = ([key[0], *key[3:], bounded(total[0]), total[1]] for key, total in more.items() if not key[1])
+    _add_to(connection, minute_rollups, sorted(minutes))
+
+
+def by_hour(minutes: Sums) -> Sums:
+    """The same sums by the hour."""
     hours: Sums = {}
-    minutes: list[list[str | int]] = []
-    for key, (quantity, events) in more.items():
-        customer, dimension, value, minute_ms, meter, feature, model = key
-        if not dimension:
-            minutes.append([customer, minute_ms, meter, feature, model, _bounded(quantity), events])
+    for (customer, dimension, value, minute_ms, meter, feature, model), (quantity, events) in minutes.items():
         hour = (customer, dimension, value, minute_ms - minute_ms % HOUR_MS, meter, feature, model)
         total = hours.get(hour)
         if total is None:
@@ -57,11 +62,11 @@ def add(connection: Connection, more: Sums) -> None:
         else:
             total[0] += quantity
             total[1] += events
-    _add_to(connection, rollups, sorted([*key, _bounded(total[0]), total[1]] for key, total in hours.items()))
-    _add_to(connection, minute_rollups, sorted(minutes))
+    return hours
 
 
-def _bounded(quantity: int) -> int:
+def bounded(quantity: int) -> int:
+    """A sum within what is kept."""
     return max(-SUM_MAX, min(SUM_MAX, quantity))
 
 
@@ -151,6 +156,24 @@ def _used(
 def time_of(table: Table) -> Column[int]:
     """The column that says of which hour or minute a sum is."""
     return table.c.hour_ms if table is rollups else table.c.minute_ms
+
+
+def hours(connection: Connection, span: Span, from_ms: int, to_ms: int) -> Sums:
+    """All sums by the hour of ``from_ms <= t < to_ms``, for audits."""
+    table = rollups.c
+    key = (table.customer, table.dimension, table.value, table.hour_ms, table.meter, table.feature, table.model)
+    query = select(*key, table.quantity, table.events).where(*within(table.customer, span))
+    query = query.where(table.hour_ms >= from_ms, table.hour_ms < to_ms)
+    return {tuple(row[:7]): [row[7], row[8]] for row in connection.execute(query)}
+
+
+def minutes(connection: Connection, span: Span, from_ms: int, to_ms: int) -> Sums:
+    """The same for those by the minute."""
+    table = minute_rollups.c
+    place = (table.minute_ms, table.meter, table.feature, table.model)
+    query = select(table.customer, *place, table.quantity, table.events).where(*within(table.customer, span))
+    query = query.where(table.minute_ms >= from_ms, table.minute_ms < to_ms)
+    return {(row[0], "", "", *row[1:5]): [row[5], row[6]] for row in connection.execute(query)}
 
 
 def totals(connection: Connection) -> dict[tuple[str, str], int]:

@@ -88,6 +88,37 @@ def sums(
     return rows
 
 
+def since(connection: Connection, customer: str, from_ms: int) -> dict[tuple[str, str], int]:
+    """What a customer used from this whole minute on, by meter and feature."""
+    table = minute_rollups.c
+    query = select(table.meter, table.feature, func.sum(table.quantity)).group_by(table.meter, table.feature)
+    rows = connection.execute(query.where(table.customer == customer, table.minute_ms >= from_ms))
+    return {(row[0], row[1]): int(row[2]) for row in rows}
+
+
+def of_values(
+    connection: Connection, customer: str, about: tuple[str, str, str | None], values: Sequence[str], from_ms: int
+) -> dict[str, int]:
+    """What each value of a subject or tag used from this whole hour on.
+
+    Args:
+        about: the dimension, the meter, and the feature (``None``: all).
+    """
+    dimension, meter, feature = about
+    table = rollups.c
+    query = (
+        select(table.value, func.sum(table.quantity))
+        .group_by(table.value)
+        .where(
+            table.customer == customer, table.dimension == dimension, table.value.in_(values), table.hour_ms >= from_ms
+        )
+    )
+    query = query.where(table.meter == meter)
+    if feature is not None:
+        query = query.where(table.feature == feature)
+    return {row[0]: int(row[1]) for row in connection.execute(query)}
+
+
 def _rows(dialect: str, sought: Sought) -> Subquery:
     """Every sum that counts, with the keys that are asked for."""
     parts = [_part(sought, rollups, sought.dimension)]
