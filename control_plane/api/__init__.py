@@ -59,8 +59,8 @@ from control_plane.api.meters import METER_HANDLERS
 from control_plane.api.overrides import OVERRIDE_HANDLERS
 from control_plane.api.plans import PLAN_HANDLERS
 from control_plane.api.price_books import PRICE_BOOK_HANDLERS
-from control_plane.api.reratings import RERATING_HANDLERS
 from control_plane.api.reconciliation import RECONCILIATION_HANDLERS
+from control_plane.api.reratings import RERATING_HANDLERS
 from control_plane.api.subscriptions import SUBSCRIPTION_HANDLERS
 from control_plane.api.tokens import TOKEN_HANDLERS
 from control_plane.api.usage import USAGE_HANDLERS

@@ -47,7 +47,9 @@ def add(connection: Connection, more: Sums) -> None:
         return
     hours = by_hour(more)
     _add_to(connection, rollups, sorted([*key, bounded(total[0]), total[1]] for key, total in hours.items()))
-    minutes = ([key[0], *key[3:], bounded(total[0]), total[1]] for key, total in more.items() if not key[1])
+    minutes: list[list[str | int]] = [
+        [key[0], *key[3:], bounded(total[0]), total[1]] for key, total in more.items() if not key[1]
+    ]
     _add_to(connection, minute_rollups, sorted(minutes))
 
 
