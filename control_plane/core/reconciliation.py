@@ -31,7 +31,12 @@ def counted_at_ms(at_ms: int, received_at_ms: int) -> int:
 
 
 def digest(event: UsageEvent) -> bytes:
-    """What an event says, for telling a repetition from a contradiction.
+    """What an event says, for telling a repetition from a contradiction: the SHA-256 of :func:`said`."""
+    return hashlib.sha256(said(event)).digest()
+
+
+def said(event: UsageEvent) -> bytes:
+    """What an event says, as bytes that are always the same for the same.
 
     Without its charges, its time, its entitlement version and what rates made of it: a caller that repeats itself after
     its agent was restarted says the same, but is answered by other leases, and perhaps under another plan.
@@ -39,11 +44,11 @@ def digest(event: UsageEvent) -> bytes:
     amounts = event.amounts
     if event.derived:
         amounts = {meter: amount for meter, amount in amounts.items() if meter not in event.derived}
-    said = (
+    parts = (
         event.customer, event.event, event.feature, amounts, event.subject, event.tags, event.model,
         event.provider, event.tokens, event.usage_source.value, event.outcome.value, event.corrects,
     )  # fmt: skip
-    return hashlib.sha256(_deterministic(said)).digest()
+    return _deterministic(parts)
 
 
 @dataclass(frozen=True, slots=True)

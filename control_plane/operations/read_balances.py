@@ -15,6 +15,8 @@ from control_plane.store.database import Connection
 from protocol.entitlements import Limit, Scope
 from protocol.windows import Window, WindowKind
 
+_NOTHING = Counted("", 0, 0, 0, 0)
+
 
 @dataclass(frozen=True)
 class Balance:
@@ -68,18 +70,28 @@ def read_balances(connection: Connection, customer: str, query: BalancesQuery, n
     standing = standing_of(connection, [customer], now_ms)
     limits = standing.entitlements[customer].limits + standing.shadow.get(customer, ())
     calendar = standing.calendars[customer]
+    windows = [None if limit.window is WindowKind.REQUEST else limit.window_at(now_ms, calendar) for limit in limits]
+    places = [(limit.counter, window.start_ms) for limit, window in zip(limits, windows, strict=True) if window]
+    whole = balances.of_customer(connection, customer, places)
     found: list[Balance] = []
-    for position, limit in enumerate(limits):
+    for position, (limit, window) in enumerate(zip(limits, windows, strict=True)):
         missing = query.count - len(found)
         if missing <= 0:
             break
-        window = None if limit.window is WindowKind.REQUEST else limit.window_at(now_ms, calendar)
-        rows = _counted(connection, customer, position, limit, window, query, missing)
+        if limit.scope is Scope.CUSTOMER:
+            place = (limit.counter, window.start_ms if window else 0)
+            rows = [] if _was_shown(query, position) else [whole.get(place, _NOTHING)]
+        else:
+            rows = list(_counted(connection, customer, position, limit, window, query, missing))
         shown = window if limit.is_counted else None
         found.extend(Balance(position, limit, shown, row) for row in rows)
     standings = [Standing(one.limit, one.window, one.counted.scope_value, one.remaining) for one in found]
     foreseen = foresee_exhaustion(connection, customer, standings, now_ms)
     return [replace(one, exhausts_in_ms=in_ms) for one, in_ms in zip(found, foreseen, strict=True)]
+
+
+def _was_shown(query: BalancesQuery, position: int) -> bool:
+    return query.after is not None and position <= query.after[0]
 
 
 def _counted(
@@ -96,7 +108,7 @@ def _counted(
         if position < query.after[0]:
             return
         after = query.after[1] if position == query.after[0] else None
-    only = "" if limit.scope is Scope.CUSTOMER else query.only.get(counted(limit.counter).dimension)
+    only = query.only.get(counted(limit.counter).dimension)
     if only is not None and after is not None:
         return  # there is one, and it has been shown
     rows: list[Counted] = []
