@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint model bench kill-rounds stop-and-restart convergence simulate compare clean
+.PHONY: help run test lint model bench kill-rounds stop-and-restart convergence simulate large-books compare clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -43,6 +43,9 @@ stop-and-restart: $(READY) ## Stop an agent that holds thousands of leases, and 
 
 convergence: $(READY) ## Measure how fast plan changes reach 200 running agents (ARGS="--agents 50" for fewer).
 	$(BIN)/python tests/benchmarks/convergence.py $(ARGS)
+
+large-books: $(READY) ## Measure reads beside ten million events in PostgreSQL (ARGS="--customers 1000 --events 100000" for a glance).
+	$(BIN)/python tests/benchmarks/large_books.py $(ARGS)
 
 compare: $(READY) ## Set ways of sharing an allowance beside each other: a table and a plot (ARGS=--quick for a glance).
 	$(BIN)/python -m tests.comparison.run $(ARGS)
