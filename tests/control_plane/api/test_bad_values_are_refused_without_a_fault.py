@@ -106,6 +106,7 @@ def test_bad_ids_in_paths_are_refused(furnished, app: Litestar) -> None:  # type
 
 def test_bad_parameters_are_refused(furnished) -> None:  # type: ignore[no-untyped-def]
     lists = ["features", "meters", "plans", "customers", "agents", "tokens", "event-conflicts", "audit-log"]
+    lists += ["usage", "customers/acme/usage"]
     lists += [f"customers/acme/{name}" for name in ("balances", "events", "leases")]
     for name in lists:
         for number in NUMBERS:
@@ -117,9 +118,14 @@ def test_bad_parameters_are_refused(furnished) -> None:  # type: ignore[no-untyp
         assert furnished("GET", f"/v1/{name}?cursor=AAAA").status_code == 400
         assert furnished("GET", f"/v1/{name}?limit=1&limit=2").status_code == 400
         assert furnished("GET", f"/v1/{name}?limti=1").json()["field"] == "limti"
-    for key in ("from", "to", "group_by"):
+    for key in ("from", "to", "group_by", "window", "offset", "grain", "zone", "grain=day&zone", "model", "feature"):
         for text in [*TEXTS, *NUMBERS]:
             check(furnished("GET", f"/v1/customers/acme/usage?{key}={text}"), text)
+            if key not in {"window", "offset"}:
+                check(furnished("GET", f"/v1/usage?{key}={text}"), text)
+    for text in [*TEXTS, *CURSORS]:
+        check(furnished("GET", f"/v1/reconciliation?cursor={text}"), text)
+        check(furnished("GET", f"/v1/reconciliation?customer={text}"), text)
     for path, key in (("plans/pro", "version"), ("audit-log", "customer"), ("customers/acme/leases", "status"),
                       ("customers/acme/balances", "user")):  # fmt: skip
         for text in [*NUMBERS, *IDS]:
