@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from control_plane.store import tables
+from protocol.entitlements import Scope
+from protocol.events import Subject
 from protocol.windows import Calendar, WindowKind, window_at
 
 HOUR_MS = 3_600_000
@@ -28,8 +30,8 @@ def renewal_ms(world: Any) -> int:
     return window_at(WindowKind.BILLING_PERIOD, now_ms, Calendar(now_ms)).end_ms
 
 
-def use(world: Any, agent: Any, tokens: int, at_ms: int | None = None) -> None:
-    agent.upload(world.event("acme", {"input_tokens": tokens}, at_ms=at_ms or world.clock.now_ms()))
+def use(world: Any, agent: Any, tokens: int, at_ms: int | None = None, **more: Any) -> None:
+    agent.upload(world.event("acme", {"input_tokens": tokens}, at_ms=at_ms or world.clock.now_ms(), **more))
 
 
 def direct(world: Any, of: Any) -> dict[int, int]:
@@ -52,15 +54,19 @@ def test_a_renewed_period_starts_at_nothing(world: Any, period: Any) -> None:
 
 
 def test_a_limit_that_is_new_in_a_plan_counts_what_was_used_in_its_period(world: Any, period: Any) -> None:
+    users = world.limit(key="each", meter="input_tokens", amount=1_000, window="billing_period", scope=Scope.USER)
     world.customer("acme", world.limit(key="requests", amount=None))
     began_ms = world.clock.now_ms()
     agent = world.agent()
-    use(world, agent, 7)  # in the rest of the hour in which the period begins: not counted
+    ann = Subject(user="ann")
+    use(world, agent, 1, at_ms=began_ms - MINUTE_MS, subject=ann)  # the period before's
+    use(world, agent, 7, subject=ann)  # in the rest of the hour in which the period begins
     world.clock.advance(20 * MINUTE_MS)
-    use(world, agent, 400)
-    world.customer("acme", period)
-    assert agent.borrow("acme", period, 100).standing.elsewhere == 400
-    assert direct(world, period) == {began_ms: 400}
+    use(world, agent, 400, subject=ann)
+    world.customer("acme", period, users)
+    assert agent.borrow("acme", period, 100).standing.elsewhere == 407
+    assert direct(world, period) == {began_ms: 407}
+    assert agent.borrow("acme", users, 100, scope_value="ann").standing.elsewhere == 400  # of users hours are kept
     assert world.books() == []
 
 
