@@ -66,7 +66,7 @@ def test_a_limit_that_is_new_in_a_plan_counts_what_was_used_in_its_period(world:
     world.customer("acme", period, users)
     assert agent.borrow("acme", period, 100).standing.elsewhere == 407
     assert direct(world, period) == {began_ms: 407}
-    assert agent.borrow("acme", users, 100, scope_value="ann").standing.elsewhere == 400  # of users hours are kept
+    assert agent.borrow("acme", users, 100, user="ann").standing.elsewhere == 400  # of users hours are kept
     assert world.books() == []
 
 
