@@ -21,13 +21,14 @@ from control_plane.operations.try_plan import Trial, try_plan
 from protocol.decisions import Code, Verdict
 from protocol.entitlements import Feature
 from protocol.events import Subject
-from protocol.ids import Key, ModelName, Tags
+from protocol.ids import MODEL_PATTERN, MODEL_WORDS, Key, ModelName, Tags
 from protocol.instants import rfc3339
 from protocol.units import Amounts, Quantity
 from protocol.violations import Violation
 
 PATH = "/v1/customers/{customer:str}/explain"
 TAGS = ["explain"]
+QueryModel = Annotated[str | None, QueryParameter(pattern=MODEL_PATTERN, max_length=128, description=MODEL_WORDS)]
 At = Annotated[str | None, QueryParameter(max_length=40, description="an instant that has passed (RFC 3339)")]
 TRIED_MAX = 1_000
 
@@ -158,12 +159,13 @@ def explain(
     api_key: QueryKey = None,
     meter: Annotated[str, QueryParameter(max_length=128, description="what it uses, beside a request")] = "requests",
     amount: Annotated[int, QueryParameter(ge=0, le=2**53 - 1, description="how much of it")] = 1,
+    model: QueryModel = None,
     at: At = None,
 ) -> ExplanationItem:
     """Why this customer is allowed or refused, now or at that instant: plan, add-ons, overrides, grants, and each limit
     on the path with what is used, reserved, lent and in limbo."""
     subject = Subject(user, workspace, role, api_key)
-    call = Call(feature, None, subject, {}, {"requests": 1, meter: amount})
+    call = Call(feature, model, subject, {}, {"requests": 1, meter: amount})
     at_ms = optional_ms(at, "at")
     found = context.read(lambda connection: explain_decision(connection, customer, call, at_ms, context.now_ms))
     return _item(customer, call, found)

@@ -81,14 +81,17 @@ def explain(document: Document, call: Call, look: Look) -> Explanation:
     that is larger than their burst is refused here.
     """
     features = {feature.key: feature for feature in document.features}
-    card = RateCard(document.rates, document.plan)
-    amounts = {**call.amounts, **card.choose(call.feature, call.model).most(call.amounts)}
+    choice = RateCard(document.rates, document.plan).choose(call.feature, call.model)
+    made = choice.most(call.amounts)
+    amounts = {**call.amounts, **made}
     findings = tuple(
         _find(limit, call, amounts[limit.meter], look, shadow=shadow)
         for limits, shadow in ((document.limits, False), (document.shadow, True))
         for limit in limits_on_path(limits, call.feature, amounts, call.subject.role)
     )
     code = feature_refusal(document.status, features.get(call.feature), call.subject.role)
+    if code is None and choice.unpriced(made) is not None:
+        code = Code.MODEL_UNAVAILABLE
     if code is not None:
         return Explanation(Verdict.BLOCK, code, None, findings)
     enforced = [finding for finding in findings if not finding.shadow]

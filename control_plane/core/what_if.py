@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from control_plane.core.entitlements import Document
-from protocol.decisions import feature_refusal
+from protocol.decisions import Code, feature_refusal
 from protocol.entitlements import Limit, limits_on_path, scope_value
 from protocol.events import Subject
 from protocol.rates import RateCard
@@ -70,10 +70,14 @@ def replay(document: Document, calls: Iterable[PastCall], by: Calendar) -> Repla
     for call in sorted(calls, key=lambda one: one.at_ms):
         found.calls += 1
         code = feature_refusal(document.status, features.get(call.feature), call.subject.role)
+        choice = card.choose(call.feature, call.model)
+        made = choice.exact(call.amounts, call.tokens)
+        if code is None and choice.unpriced(made) is not None:
+            code = Code.MODEL_UNAVAILABLE
         if code is not None:
             found.refused.setdefault(f"{call.feature}: {code.value}", Refusals()).add(call.at_ms, 0)
             continue
-        amounts = {**call.amounts, **card.choose(call.feature, call.model).exact(call.amounts, call.tokens)}
+        amounts = {**call.amounts, **made}
         steps = list(_steps(document, call, amounts, by))
         full = next(
             ((limit, need) for limit, key, need in steps if not _has_room(limit, counters.get(key, 0), need)), None

@@ -306,3 +306,13 @@ def test_credits_are_burned_or_given_back_by_what_a_new_price_changes(
         priced.put("/v1/reratings/n", order(clock, customer="acme", apply=True))
         assert settled() == 20_000 - after
     assert database.read(check_books) == []
+
+
+def test_a_model_without_a_price_is_explained_as_agents_decide_it(priced: Any) -> None:
+    def explained(model: str) -> Any:
+        asked = {"feature": "chat", "model": model, "meter": "output_tokens", "amount": 10}
+        return priced.get("/v1/customers/acme/explain", params=asked)
+
+    assert explained("claude-haiku-latest")["decision"] == "allow"
+    refused = explained("llama")
+    assert (refused["decision"], refused["code"]) == ("block", "model_unavailable")
