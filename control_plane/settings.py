@@ -14,6 +14,8 @@ MINUTES_MAX = 24 * 60
 DAYS_DEFAULT = 400
 DAYS_MIN = 45
 DAYS_MAX = 36_500
+GRACE_DEFAULT = 34
+GRACE_MAX = 40
 KEY_BYTES_MIN = 32
 KEY_BYTES_MAX = 1_024
 DEFAULT_DATABASE_URL = "sqlite:////var/lib/allotment/control-plane.db"
@@ -29,6 +31,7 @@ class Settings:
         seal_key: grants are sealed with it, so that a database restored to an older state knows them again.
         learning_minutes: how long agents that are missing are waited for after a restore.
         retention_days: for how long leases and windows that are over are kept, with their part of the ledger.
+        grace_days: how old an event may be to count; older ones are kept for people to look at.
         admin_token, join_token: made by the operator and stored, hashed, at start.
     """
 
@@ -42,6 +45,7 @@ class Settings:
     seal_key: bytes | None = None
     learning_minutes: int = MINUTES_DEFAULT
     retention_days: int = DAYS_DEFAULT
+    grace_days: int = GRACE_DEFAULT
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -66,6 +70,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         seal_key=_seal_key(environment, "ALLOTMENT_SEAL_KEY_FILE"),
         learning_minutes=_number(environment, "ALLOTMENT_LEARNING_MINUTES", MINUTES_DEFAULT, MINUTES_MIN, MINUTES_MAX),
         retention_days=_number(environment, "ALLOTMENT_RETENTION_DAYS", DAYS_DEFAULT, DAYS_MIN, DAYS_MAX),
+        grace_days=_number(environment, "ALLOTMENT_GRACE_DAYS", GRACE_DEFAULT, 1, GRACE_MAX),
     )
 
 

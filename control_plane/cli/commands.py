@@ -30,6 +30,8 @@ Settings are environment variables:
                               and their ledger, are kept (default
                               {retention_days}); usage is kept for ever,
                               by the minute for as long
+  ALLOTMENT_GRACE_DAYS        how old events may be to count, 1 to 40; older
+                              ones are kept for people (default {grace_days})
 """.format_map({field.name: field.default for field in fields(Settings)})
 
 

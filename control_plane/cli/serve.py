@@ -85,7 +85,9 @@ def _run(settings: Settings, database: Database, listener: socket.socket) -> Non
 def _provision(connection: Connection, settings: Settings) -> None:
     now_ms = SystemClock().now_ms()
     fresh_key = random_secret().encode()
-    take_custody(connection, settings.seal_key, fresh_key, settings.learning_minutes, now_ms)
+    take_custody(
+        connection, settings.seal_key, fresh_key, settings.learning_minutes, now_ms, grace_days=settings.grace_days
+    )
     if settings.admin_token is not None:
         provision(connection, "ALLOTMENT_ADMIN_TOKEN_FILE", settings.admin_token, Role.ADMIN, now_ms)
     if settings.join_token is not None:

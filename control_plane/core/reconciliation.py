@@ -30,6 +30,11 @@ def counted_at_ms(at_ms: int, received_at_ms: int) -> int:
     return max(0, min(max(at_ms, received_at_ms - LATE_MS_MAX), received_at_ms + EARLY_MS_MAX))
 
 
+def is_late(at_ms: int, received_at_ms: int, grace_ms: int) -> bool:
+    """Whether an event is too old to count; the grace is at most ``LATE_MS_MAX``."""
+    return at_ms < received_at_ms - grace_ms
+
+
 def digest(event: UsageEvent) -> bytes:
     """What an event says, for telling a repetition from a contradiction: the SHA-256 of :func:`said`."""
     return hashlib.sha256(said(event)).digest()

@@ -40,6 +40,7 @@ recognise              is who speaks who it was: strangers, rolled-back disks, w
 adopt_sealed           leases that a restored database does not know
 keep_for_review        events that must not be counted, and never be lost
 settle_reports         what holders say of their leases
+read_batches           what a sync brings of events that is new
 accept_events          events into the ledger, once
 sum_events             which sums an event is in
 find_wishes            what a sync asks to be lent

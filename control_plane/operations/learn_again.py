@@ -112,6 +112,7 @@ def _begin(
         at_most_until_ms=now_ms + max(known.learning_max_ms, learning.LISTEN_MS),
         ended_at_ms=None,
         learning_max_ms=known.learning_max_ms,
+        grace_ms=known.grace_ms,
     )
     custody.begin(connection, begun)
     allowances.empty_buckets(connection, now_ms)

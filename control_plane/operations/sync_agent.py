@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.core.kinds import counted
-from control_plane.operations.accept_events import Reading, accept_events, book_events, read_batches
+from control_plane.operations.accept_events import accept_events, book_events
 from control_plane.operations.burn_credits import burn_credits
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.find_wishes import Wish, find_wishes
 from control_plane.operations.grant_leases import Lender
 from control_plane.operations.keep_for_review import keep_for_review
 from control_plane.operations.learn_again import trust_in
+from control_plane.operations.read_batches import Reading, read_batches
 from control_plane.operations.recognise import hear_stranger, lost_leases, remember_exchange
 from control_plane.operations.register_start import quarantine, register_start
 from control_plane.operations.settle_reports import find_leases, renew_leases, settle_reports

@@ -7,6 +7,7 @@ migrations      how the schema came to be
 tables          every table, once
 subscription_tables    those for subscriptions, add-ons and overrides
 credit_tables   those for credits
+correction_tables   those for corrections, closed periods and notices
 trust_tables    those for trouble: restored databases, odd syncs
 usage_tables    sums by the minute, and since when there are any
 spans           customers that audits look at together

@@ -11,6 +11,9 @@ from sqlalchemy import Connection, func, insert, select, update
 from control_plane.store.tables import agents
 from control_plane.store.trust_tables import generations, seal_keys
 
+GRACE_MS = 34 * 86_400_000
+"""How old an event may be to count, unless settings say otherwise."""
+
 MADE = "made"
 TOLD = "told"
 NOTICED = "noticed"
@@ -30,6 +33,7 @@ class Generation(NamedTuple):
     at_most_until_ms: int
     ended_at_ms: int | None
     learning_max_ms: int
+    grace_ms: int = GRACE_MS
 
     def is_learning(self, now_ms: int) -> bool:
         """Whether nothing finite may be lent for now."""
@@ -99,6 +103,12 @@ def set_learning_max(connection: Connection, generation: int, learning_max_ms: i
     """For how long the next learning may last at most."""
     same = generations.c.generation == generation
     connection.execute(update(generations).where(same).values(learning_max_ms=learning_max_ms))
+
+
+def set_grace(connection: Connection, generation: int, grace_ms: int) -> None:
+    """How old an event may be to count."""
+    same = generations.c.generation == generation
+    connection.execute(update(generations).where(same).values(grace_ms=grace_ms))
 
 
 def newest_before(connection: Connection, before_ms: int) -> int | None:

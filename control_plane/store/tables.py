@@ -35,6 +35,8 @@ customers = Table(
     Column("anchor_ms", BigInteger, nullable=False, server_default="0"),
     Column("zone", String(64), nullable=False, server_default="UTC"),
     Column("period_months", Integer, nullable=False, server_default="1"),
+    # Before this instant its billing periods are closed: what happened then counts from here on.
+    Column("closed_until_ms", BigInteger, nullable=False, server_default="0"),
     Index(None, "changes_at_ms"),
 )
 

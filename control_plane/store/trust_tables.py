@@ -24,6 +24,8 @@ generations = Table(
     Column("at_most_until_ms", BigInteger, nullable=False),
     Column("ended_at_ms", BigInteger),
     Column("learning_max_ms", BigInteger, nullable=False),  # for the next one
+    # How old an event may be to count; 34 days unless it is said otherwise.
+    Column("grace_ms", BigInteger, nullable=False, server_default="2937600000"),
 )
 
 # Keys that grants are sealed with: the newest seals, all of them are believed.

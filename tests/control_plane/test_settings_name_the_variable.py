@@ -52,6 +52,8 @@ def test_a_short_key_is_refused_and_not_shown(tmp_path: Path) -> None:
         ("ALLOTMENT_DATABASE_URL", "mysql://u:s3cret@h/d"),
         ("ALLOTMENT_DATABASE_URL", "sqlite://"),
         ("ALLOTMENT_DATABASE_URL", "sqlite:///:memory:"),
+        ("ALLOTMENT_GRACE_DAYS", "0"),
+        ("ALLOTMENT_GRACE_DAYS", "41"),
         ("ALLOTMENT_RETENTION_DAYS", "44"),
         ("ALLOTMENT_RETENTION_DAYS", "for ever"),
         ("ALLOTMENT_PORT", "http"),

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from alembic import context
 
-from control_plane.store import credit_tables, price_tables, subscription_tables, trust_tables, usage_tables
+from control_plane.store import (
+    correction_tables,
+    credit_tables,
+    price_tables,
+    subscription_tables,
+    trust_tables,
+    usage_tables,
+)
 from control_plane.store.tables import metadata
 
 __all__ = [
+    "correction_tables",
     "credit_tables",
     "price_tables",
     "subscription_tables",

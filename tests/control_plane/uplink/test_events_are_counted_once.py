@@ -10,6 +10,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import select
 
 from control_plane.operations.sync_agent import sync_agent
+from control_plane.operations.take_custody import take_custody
 from control_plane.store import rollups, tables
 from protocol.codec import encode_msgpack
 from protocol.entitlements import Scope
@@ -193,14 +194,42 @@ def test_absurd_amounts_never_stop_an_agent(world: Any, acme: Any) -> None:
     assert total(world) == 2**61
 
 
-def test_times_no_clock_can_explain_count_as_near_as_they_may(world: Any, acme: Any) -> None:
+def test_times_to_come_count_as_near_as_they_may(world: Any, acme: Any) -> None:
     now_ms = world.clock.now_ms()
     agent = world.agent()
-    agent.upload(*[world.event("acme", {"requests": 1}, at_ms=at_ms) for at_ms in (0, now_ms + 10**9)])
+    agent.upload(world.event("acme", {"requests": 1}, at_ms=now_ms + 10**9))
     table = tables.events
     query = select(table.c.at_ms).order_by(table.c.at_ms)
     stored = world.read(lambda connection: [row.at_ms for row in connection.execute(query)])
-    assert stored == [now_ms - 40 * 86_400_000, now_ms + 300_000]
+    assert stored == [now_ms + 300_000]
+
+
+def test_an_event_counts_in_its_own_window_within_the_grace_and_is_kept_as_late_beyond_it(
+    world: Any, acme: Any
+) -> None:
+    now_ms, grace_ms = world.clock.now_ms(), 34 * 86_400_000
+    agent = world.agent()
+    old = world.event("acme", {"requests": 2}, at_ms=now_ms - grace_ms)
+    older = world.event("acme", {"requests": 4}, at_ms=now_ms - grace_ms - 1)
+    reply = agent.upload(old, older)
+    assert [(problem.seq, problem.code) for problem in reply.event_problems] == [(2, "late")]
+    assert conflicts(world) == [("late", older.event)]
+    assert total(world) == 2
+    window = acme.window_at(old.at_ms)
+    table = tables.allowances
+    query = select(table.c.window_start_ms, table.c.direct)
+    assert world.read(lambda connection: [tuple(row) for row in connection.execute(query)]) == [(window.start_ms, 2)]
+    world.clock.advance(1_000)
+    reply = world.agent().upload(old)
+    assert [problem.code for problem in reply.event_problems] == ["duplicate"], "it was accepted in its time"
+    assert world.books() == []
+
+
+def test_how_late_events_may_come_is_a_setting(world: Any, acme: Any) -> None:
+    now_ms = world.clock.now_ms()
+    world.database.run(lambda connection: take_custody(connection, None, b"k" * 32, 10, now_ms, grace_days=1))
+    event = world.event("acme", {"requests": 1}, at_ms=now_ms - 86_400_001)
+    assert [problem.code for problem in world.agent().upload(event).event_problems] == ["late"]
 
 
 def test_the_events_of_an_earlier_start_go_on_from_where_they_were(world: Any, acme: Any) -> None:
