@@ -17,7 +17,7 @@ from control_plane.api import ALL_HANDLERS
 from control_plane.api.access_log import log_access
 from control_plane.api.bodies import BODY_BYTES_MAX
 from control_plane.api.context import provide_context
-from control_plane.api.docs_page import openapi_config
+from control_plane.api.docs_page import TuplesOfOneKind, openapi_config
 from control_plane.api.errors import EXCEPTION_HANDLERS
 from control_plane.api.headers import add_security_headers
 from control_plane.api.strictness import guard_shape
@@ -64,6 +64,7 @@ def create_app(database: Database, clock: Clock, retention_ms: int = RETENTION_M
         before_send=[add_security_headers, log_access],
         lifespan=[background],
         openapi_config=openapi_config(_version()),
+        plugins=[TuplesOfOneKind()],
         request_max_body_size=BODY_BYTES_MAX,
         state=state,
         logging_config=None,

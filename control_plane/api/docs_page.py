@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response, Router, get
+from litestar._openapi.schema_generation import SchemaCreator
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import Components, OpenAPIType, Schema, SecurityScheme
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
 from swagger_ui_bundle import swagger_ui_path  # type: ignore[import-untyped]
 
 from control_plane.access import READERS
@@ -50,6 +53,20 @@ class OfflineSwagger(OpenAPIRenderPlugin):
         """The page; it fetches the document with the credentials that opened it."""
         del request, openapi_schema
         return _PAGE.encode()
+
+
+class TuplesOfOneKind(OpenAPISchemaPlugin):
+    """``tuple[T, ...]`` is an array of T. (Litestar 2.25 says that each item is exactly one of T and anything, which no
+    item can be: T is anything, too.)"""
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
+        """Whether it is such a tuple."""
+        return field_definition.origin is tuple and field_definition.args[-1:] == (...,)
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:
+        """The array."""
+        items = schema_creator.for_field_definition(FieldDefinition.from_annotation(field_definition.args[0]))
+        return Schema(type=OpenAPIType.ARRAY, items=items)
 
 
 def _asset(name: str, media_type: str) -> Any:

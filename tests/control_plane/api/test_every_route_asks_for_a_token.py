@@ -79,7 +79,8 @@ def test_each_role_is_admitted_only_where_it_belongs(client: TestClient[Litestar
         assert (agent[method, path] == 403) == (not agents_own), (method, path)
         if method == "OPTIONS":
             continue  # says nothing but which methods there are
-        reads = method in {"GET", "HEAD"} and path not in AGENTS_ONLY
+        asks = method == "POST" and path.endswith(("/explain/replays", "/v1/what-if"))  # reads, and needs a body
+        reads = asks or (method in {"GET", "HEAD"} and path not in AGENTS_ONLY)
         assert (support[method, path] == 403) == (not reads), (method, path)
         assert (admin[method, path] == 403) == (path in AGENTS_ONLY), (method, path)
 
