@@ -3,6 +3,7 @@
 features        features
 meters          meters
 plans           plans
+catalog_file    the catalog as one file
 price_books     price books
 reratings       past usage by other prices
 customers       customers and their entitlements
@@ -46,6 +47,7 @@ from control_plane.api.agents import AGENT_HANDLERS
 from control_plane.api.agents_uplink import UPLINK_HANDLERS
 from control_plane.api.audit_log import AUDIT_HANDLERS
 from control_plane.api.balances import BALANCE_HANDLERS
+from control_plane.api.catalog_file import CATALOG_FILE_HANDLERS
 from control_plane.api.credits import CREDIT_HANDLERS
 from control_plane.api.customers import CUSTOMER_HANDLERS
 from control_plane.api.events import EVENT_HANDLERS
@@ -70,6 +72,7 @@ ALL_HANDLERS: list[Any] = [
     *FEATURE_HANDLERS,
     *METER_HANDLERS,
     *PLAN_HANDLERS,
+    *CATALOG_FILE_HANDLERS,
     *PRICE_BOOK_HANDLERS,
     *RERATING_HANDLERS,
     *CUSTOMER_HANDLERS,

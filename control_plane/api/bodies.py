@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 from litestar.dto import AbstractDTO, DTOFieldDefinition
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
+from control_plane.core.texts import DisplayName, Reason, Sentence, Unit
 from protocol.codec import JsonDecoder
+
+__all__ = ["BODY_BYTES_MAX", "DisplayName", "Reason", "Sentence", "StrictBody", "Unit"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 BODY_BYTES_MAX = 1024 * 1024
-
-# Free text for people: no control characters, and none that turn the direction of what stands around them.
-_VISIBLE = r"^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-DisplayName = Annotated[str, msgspec.Meta(pattern=_VISIBLE + r"{1,200}\Z", min_length=1, max_length=200)]
-Sentence = Annotated[str, msgspec.Meta(pattern=_VISIBLE + r"{0,500}\Z", max_length=500)]
-Reason = Annotated[str, msgspec.Meta(pattern=_VISIBLE + r"{1,500}\Z", min_length=1, max_length=500)]
-Unit = Annotated[str, msgspec.Meta(pattern=_VISIBLE + r"{1,64}\Z", min_length=1, max_length=64)]
 
 
 class StrictBody(AbstractDTO[T], Generic[T]):

@@ -59,6 +59,10 @@ class Context:
 
         return self.database.run(work)
 
+    def rehearse(self, operation: Callable[[Connection, Author], T]) -> T:
+        """Do it, and take all of it back: what it would do."""
+        return self.database.run(lambda connection: operation(connection, self.author), keep=False)
+
     def read(self, look: Callable[[Connection], T]) -> T:
         """Read one consistent state."""
         return self.database.read(look)

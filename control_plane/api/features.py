@@ -6,10 +6,10 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from control_plane.api.bodies import DisplayName
 from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
 from control_plane.api.verbs import puts, reads
+from control_plane.core.catalog_file import FeatureWrite
 from control_plane.core.combining import Combine
 from control_plane.operations.apply_catalog import put_feature
 from control_plane.operations.refusals import NotFound
@@ -19,20 +19,6 @@ from control_plane.store.database import Connection
 from protocol.entitlements import FeatureKind
 
 TAGS = ["catalog"]
-
-
-class FeatureWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a feature is called, and its kind, which never changes.
-
-    Attributes:
-        combine: how what a plan and its add-ons say of it, and of the limits on it, become one.
-        disabled: switches it off for everybody, whatever any plan says.
-    """
-
-    name: DisplayName
-    kind: FeatureKind
-    combine: Combine = Combine.SUM
-    disabled: bool = False
 
 
 class FeatureItem(msgspec.Struct, frozen=True):

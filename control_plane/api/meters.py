@@ -6,11 +6,11 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from control_plane.api.bodies import Sentence, Unit
 from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
 from control_plane.api.verbs import puts, reads
 from control_plane.core.catalog import BUILT_IN_METERS
+from control_plane.core.catalog_file import MeterWrite
 from control_plane.core.combining import Combine
 from control_plane.operations.apply_catalog import put_meter
 from control_plane.operations.refusals import NotFound
@@ -18,18 +18,6 @@ from control_plane.store import catalog
 from control_plane.store.catalog import MeterRow
 
 TAGS = ["catalog"]
-
-
-class MeterWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a meter counts: its unit, which never changes, and a sentence about it.
-
-    Attributes:
-        combine: how limits on it, of a plan and its add-ons, become one, where they count calls of every feature.
-    """
-
-    unit: Unit
-    description: Sentence = ""
-    combine: Combine = Combine.SUM
 
 
 class MeterItem(msgspec.Struct, frozen=True):

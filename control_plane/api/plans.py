@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 
-from control_plane.api.bodies import DisplayName
 from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
 from control_plane.api.verbs import puts, reads
 from control_plane.core.catalog import authored, decode_plan
+from control_plane.core.catalog_file import PlanWrite
 from control_plane.core.plans import Bundle
 from control_plane.operations.apply_catalog import publish_plan
 from control_plane.operations.refusals import NotFound
@@ -23,12 +23,6 @@ from protocol.instants import rfc3339
 TAGS = ["catalog"]
 VERSION_MAX = 2**31 - 1
 Version = Annotated[int | None, QueryParameter(ge=1, le=VERSION_MAX, description="without it the newest")]
-
-
-class PlanWrite(Bundle, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a plan or an add-on shall be."""
-
-    name: DisplayName
 
 
 class PlanItem(Bundle, frozen=True, kw_only=True):
@@ -63,15 +57,11 @@ def _rest(row: PlanRow) -> dict[str, Any]:
     return rest | {"version": row.version, "name": row.name, "published_at": rfc3339(row.published_at_ms)}
 
 
-def _bundle(data: PlanWrite) -> Bundle:
-    return Bundle(*(getattr(data, name) for name in Bundle.__struct_fields__))
-
-
 @puts("/v1/plans/{plan:str}", PlanWrite, tags=TAGS)
 def publish(plan: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[Context]) -> PlanItem:
     """Publish the plan's next version, unless the newest says the same. Subscribers stay on the version they have."""
     row = context.change(
-        lambda connection, author: publish_plan(connection, plan, data.name, _bundle(data), author),
+        lambda connection, author: publish_plan(connection, plan, data.name, data.bundle, author),
         shown=lambda connection: _item(_require(connection, plan)),
     )
     return _item(row)
@@ -95,7 +85,7 @@ def list_plans(context: NamedDependency[Context], limit: PageLimit = 100, cursor
 def publish_add_on(add_on: PathKey, data: JSONBody[PlanWrite], context: NamedDependency[Context]) -> AddOnItem:
     """Publish the add-on's next version, unless the newest says the same. Who has it stays on the version they have."""
     row = context.change(
-        lambda connection, author: publish_plan(connection, add_on, data.name, _bundle(data), author, ADD_ONS),
+        lambda connection, author: publish_plan(connection, add_on, data.name, data.bundle, author, ADD_ONS),
         shown=lambda connection: _add_on(_require(connection, add_on, shelf=ADD_ONS)),
     )
     return _add_on(row)

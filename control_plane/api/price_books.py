@@ -11,11 +11,9 @@ from litestar.params import JSONBody, QueryParameter
 from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, decode_cursor, key_cursor, page
 from control_plane.api.verbs import acts, puts, reads
+from control_plane.core.catalog_file import PriceBookWrite
 from control_plane.core.price_books import (
-    OVERRIDES_MAX,
-    Currency,
     Difference,
-    Markup,
     ModelPrice,
     PriceBook,
     decode_book,
@@ -36,15 +34,6 @@ SHOWN_MAX = 1_000
 Version = Annotated[int | None, QueryParameter(ge=1, le=VERSION_MAX, description="without it the newest")]
 
 _POSITION: msgspec.json.Decoder[str] = msgspec.json.Decoder(ModelName)
-
-
-class PriceBookWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an admin says of a price book. Prices are micro-units of the currency for a million tokens or other units;
-    ``markup_bp`` is hundredths of a percent on top."""
-
-    currency: Currency
-    markup_bp: Markup = 0
-    overrides: Annotated[tuple[ModelPrice, ...], msgspec.Meta(max_length=OVERRIDES_MAX)] = ()
 
 
 class PriceBookItem(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The control plane's commands.
+"""The control plane's commands: the operator's, on its database, and the admin's, over its API.
 
 commands   the group: what can be said
 serve      migrate, then serve until told to stop
@@ -7,5 +7,11 @@ prices     seed-prices, rerate
 recovery   restored, write-off, release-journal
 reconcile  whether the books agree
 opening    settings and database, with errors for people
+admin      the group of `allotment`, for admins
+admin_http  how it speaks with the API
+admin_catalog        apply, export, migrate-plan
+admin_customers      explain, usage, balances, credits
+admin_subscriptions  subscription show, cancel, ...
+catalog_yaml         catalogs as YAML
 logs       one JSON object a line, with no token in it
 """

@@ -1,6 +1,9 @@
 """What the control plane decides, given everything it needs to know. Pure.
 
 catalog          composes plans by the rules they must keep
+catalog_file     the catalog as one file
+catalog_changes  what applying one changes, and for whom
+texts            free text of people
 plans            what plans and add-ons say
 limit_rules      those for its limits
 rate_rules       those for its rates

@@ -4,6 +4,8 @@ refusals               why something was not done
 author                 who makes a change, and what it is written down with
 resolve_entitlement    what customers may use now
 apply_catalog          declare features and meters, publish plans
+apply_file             the same for a whole file, and what that changes for whom
+count_subscribers      how many have which terms
 library_prices         what a maintained library knows of prices
 change_price_book      publish price books, seed them
 rerate_usage           price past calls again

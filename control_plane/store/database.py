@@ -85,12 +85,15 @@ class Database:
         with _translated(), self._turn(), self._engine.connect() as connection, connection.begin():
             yield connection
 
-    def run(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[Connection], T], *, keep: bool = True) -> T:
         """Do ``work`` in a transaction; repeat it when the database gave it up without having committed it, or when
         somebody else has just added the same row (which the repetition then finds).
 
         ``work`` may run up to five times, so it must not touch anything but the connection. A connection lost *while*
         committing is not repeated: the commit may have happened; callers are idempotent and ask again.
+
+        Args:
+            keep: without it everything is rolled back at the end: what would happen, and nothing has.
 
         Raises: DatabaseUnavailable: see there.
         """
@@ -104,8 +107,9 @@ class Database:
                         transaction = connection.begin()
                         undo.callback(transaction.close)
                         result = work(connection)
-                        committing = True
-                        transaction.commit()
+                        if keep:
+                            committing = True
+                            transaction.commit()
                     return result
             except exc.SQLAlchemyError as error:
                 if attempt >= ATTEMPTS_MAX or not _may_repeat(error, committing=committing):

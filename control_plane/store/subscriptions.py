@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, case, func, insert, select, update
 
 from control_plane.store.subscription_tables import subscription_changes
 from control_plane.store.wanted import CHUNK, as_rows, wanted
@@ -43,6 +43,22 @@ def _of(dialect: str) -> Select[Any]:
     joined = table.join(subscription_changes, subscription_changes.c.customer == table.c.customer)
     standing = subscription_changes.c.replaced_at_ms.is_(None)
     return select(subscription_changes).select_from(joined).where(standing).order_by(subscription_changes.c.change)
+
+
+COUNTED = ("plan", "add_ons", "trial", "payment", "pause", "cancellation", "term")
+
+
+def counts(connection: Connection, now_ms: int) -> Iterator[tuple[dict[str, str], int]]:
+    """What the tracks of subscriptions say now (JSON, by track), and how many customers say the same."""
+    c = subscription_changes.c
+    order = func.row_number().over(partition_by=(c.customer, c.track), order_by=(c.from_ms.desc(), c.change.desc()))
+    begun = c.replaced_at_ms.is_(None) & (c.from_ms <= now_ms) & c.track.in_(COUNTED)
+    ranked = select(c.customer, c.track, c.value, order.label("at")).where(begun).subquery()
+    tracks = [func.max(case((ranked.c.track == track, ranked.c.value))).label(track) for track in COUNTED]
+    one_each = select(*tracks).where(ranked.c.at == 1).group_by(ranked.c.customer).subquery()
+    columns = [one_each.c[track] for track in COUNTED]
+    for row in connection.execute(select(*columns, func.count()).group_by(*columns)):
+        yield {track: value for track, value in zip(COUNTED, row[:-1], strict=True) if value is not None}, row[-1]
 
 
 def that_chose(connection: Connection, plan: str, after: str, count: int) -> list[str]:
