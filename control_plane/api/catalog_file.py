@@ -61,8 +61,11 @@ def apply(data: JSONBody[CatalogFile], context: NamedDependency[Context], dry_ru
     """Make the catalog what the file says, all of it or nothing. What the file does not name stays; plans and add-ons
     that say something new get a version, and who has one keeps theirs."""
     subscribers = context.read(lambda connection: count_subscribers(connection, context.now_ms))
-    do = context.rehearse if dry_run else context.change
-    entries = do(lambda connection, author: apply_file(connection, data, subscribers, author))
+    entries = context.change(
+        lambda connection, author: apply_file(connection, data, subscribers, author),
+        shown=export_file,
+        keep=not dry_run,
+    )
     counts = {outcome: sum(one.outcome is outcome for one in entries) for outcome in Outcome}
     return AppliedItem(
         dry_run,

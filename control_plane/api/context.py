@@ -38,12 +38,15 @@ class Context:
         operation: Callable[[Connection, Author], T],
         shown: Callable[[Connection], object] | None = None,
         of: str = "",
+        *,
+        keep: bool = True,
     ) -> T:
         """Do an operation that changes something, in one transaction.
 
         Args:
             shown: what GET answers of it now, for If-Match and If-None-Match; raises NotFound where there is nothing.
             of: the customer whose it is: held, so that nobody changes it between the look and the change.
+            keep: without it all is taken back at the end: what it would do.
 
         Raises: Stale: it is not what the request expects. Violation: it expects something where nothing can be said.
         """
@@ -57,11 +60,7 @@ class Context:
                 self.preconditions.check(_present(connection, shown))
             return operation(connection, self.author)
 
-        return self.database.run(work)
-
-    def rehearse(self, operation: Callable[[Connection, Author], T]) -> T:
-        """Do it, and take all of it back: what it would do."""
-        return self.database.run(lambda connection: operation(connection, self.author), keep=False)
+        return self.database.run(work, keep=keep)
 
     def read(self, look: Callable[[Connection], T]) -> T:
         """Read one consistent state."""

@@ -25,6 +25,7 @@ def _subjects(command: Any) -> Any:
 @click.argument("customer", callback=is_name)
 @click.argument("feature", callback=is_name)
 @_subjects
+@click.option("--model", help="Of this model, as it is called.")
 @click.option("--meter", callback=is_name, help="What the call uses beside a request, as input_tokens.")
 @click.option("--amount", type=click.IntRange(0), help="How much of it; else 1.")
 @click.option("--at", help="At this instant that has passed, as 2026-11-24T05:00:00Z; else now.")
