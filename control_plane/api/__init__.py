@@ -17,6 +17,7 @@ explanations    why a call is allowed or refused, and what-if
 reconciliation  whether the books agree
 events          usage events, accepted or not
 leases          what is lent, and written off
+corrections     past usage amended, voided and entered afterwards
 adjustments     what is charged by hand
 agents          agents, as people see them
 journals        ways out of quarantine and limbo
@@ -48,6 +49,7 @@ from control_plane.api.agents_uplink import UPLINK_HANDLERS
 from control_plane.api.audit_log import AUDIT_HANDLERS
 from control_plane.api.balances import BALANCE_HANDLERS
 from control_plane.api.catalog_file import CATALOG_FILE_HANDLERS
+from control_plane.api.corrections import CORRECTION_HANDLERS
 from control_plane.api.credits import CREDIT_HANDLERS
 from control_plane.api.customers import CUSTOMER_HANDLERS
 from control_plane.api.events import EVENT_HANDLERS
@@ -85,6 +87,7 @@ ALL_HANDLERS: list[Any] = [
     *EVENT_HANDLERS,
     *LEASE_HANDLERS,
     *ADJUSTMENT_HANDLERS,
+    *CORRECTION_HANDLERS,
     *AGENT_HANDLERS,
     *JOURNAL_HANDLERS,
     *UPLINK_HANDLERS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -43,7 +43,7 @@ class Repricer:
             said: everything that was said of one call: its event first, then what corrects it, oldest first.
         """
         word = next(event for event in reversed(said) if not _is_rerating(event) or event is said[0])
-        amounts, tokens = _sums(said)
+        amounts, tokens = sums(said)
         moved, unpriced = [], []
         for priced in word.priced:
             if priced.by.rpartition("@")[0] != self._book:
@@ -53,12 +53,18 @@ class Repricer:
                 unpriced.append(priced.meter)
                 continue
             known = {name: amount for name, amount in amounts.items() if name not in word.derived}
-            expired = word.outcome is Outcome.EXPIRED
-            made = choice.most(known) if expired else choice.exact(known, tokens)
+            made = _made(choice, word, known, tokens)
             change = Moved(priced.meter, amounts.get(priced.meter, 0), made[priced.meter], choice.priced[0])
             if change.before != change.after:
                 moved.append(change)
         return moved, unpriced
+
+    def price(
+        self, word: UsageEvent, priced: Priced, amounts: Mapping[str, int], tokens: Mapping[str, int]
+    ) -> int | None:
+        """What a call that was priced so comes to with other amounts; ``None``: this version has no price for it."""
+        choice = self._choose(word, priced)
+        return None if choice is None else _made(choice, word, amounts, tokens)[priced.meter]
 
     def _choose(self, word: UsageEvent, priced: Priced) -> Choice | None:
         """The price of the model that was priced, or of the one that answered where that had none."""
@@ -109,11 +115,16 @@ def correction_id(event: str, rerating: str) -> str:
     return f"{event[:38]}~{blake2b(event.encode(), digest_size=16).hexdigest()}~rerate~{rerating}"
 
 
+def _made(choice: Choice, word: UsageEvent, amounts: Mapping[str, int], tokens: Mapping[str, int]) -> dict[str, int]:
+    return choice.most(amounts) if word.outcome is Outcome.EXPIRED else choice.exact(amounts, tokens)
+
+
 def _is_rerating(event: UsageEvent) -> bool:
     return not event.tokens and set(event.amounts) <= set(event.derived)
 
 
-def _sums(said: Sequence[UsageEvent]) -> tuple[dict[str, int], dict[str, int]]:
+def sums(said: Sequence[UsageEvent]) -> tuple[dict[str, int], dict[str, int]]:
+    """What a call came to by all that was said of it: amounts, and tokens."""
     amounts: dict[str, int] = {}
     tokens: dict[str, int] = {}
     for event in said:

@@ -10,6 +10,8 @@ library_prices         what a maintained library knows of prices
 change_price_book      publish price books, seed them
 rerate_usage           price past calls again
 enter_corrections      corrections made here, into the ledger
+correct_usage          amends or voids a past call
+backfill_usage         enters calls that no agent saw
 pin_price_books        the price books of a plan that is published
 change_customer        add, rename, archive and bring back customers
 change_subscription    subscribe; change plan, seats and add-ons, now or later

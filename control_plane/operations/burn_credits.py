@@ -26,7 +26,9 @@ def pool_counter(meter: str) -> str:
     return f"*/{meter}/{WindowKind.GRANTS.value}/{Scope.CUSTOMER.value}"
 
 
-def burn_credits(connection: Connection, customer: str, meter: str, used: Sequence[Used], now_ms: int) -> None:
+def burn_credits(
+    connection: Connection, customer: str, meter: str, used: Sequence[Used], now_ms: int
+) -> dict[str, int]:
     """Bring the grants of one balance up to what is known to be used of it.
 
     All that was ever used less all that was ever burned is what is to be burned now; so doing it twice changes nothing,
@@ -35,17 +37,21 @@ def burn_credits(connection: Connection, customer: str, meter: str, used: Sequen
     Args:
         used: the events that are new, so that movements name them; what none of them explains, such as what a crash
             left unreported, is burned as of now.
+
+    Returns: by grant, how much more of it is burned.
     """
     since_ms = min([now_ms, *(one.at_ms for one in used)]) - LATE_MS
     rows = {row.grant: row for row in credits.hold(connection, customer, meter, since_ms)}
     if not rows:
-        return
+        return {}
+    before = {grant: row.burned for grant, row in rows.items()}
     rest = credits.use(connection, customer, pool_counter(meter)).used - credits.burned(connection, customer, meter)
     for event, at_ms, amount in _parts(rest, used, now_ms):
         grants = [grant_of(row) for row in rows.values()]
         burns, _ = burn(grants, amount, at_ms, now_ms) if amount > 0 else give_back(grants, -amount)
         for part in burns:
             rows[part.grant] = _burn(connection, rows[part.grant], part, event, now_ms)
+    return {grant: row.burned - before[grant] for grant, row in rows.items()}
 
 
 def grant_of(row: GrantRow) -> Grant:

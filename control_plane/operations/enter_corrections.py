@@ -1,9 +1,12 @@
-"""Enters corrections that are made here, not by an agent: into the events, the sums, counters and credits."""
+"""Enters events that are made here, not by an agent: into the events, the sums, counters and credits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
+
+import msgspec
 
 from control_plane.core import reconciliation
 from control_plane.core.kinds import counted
@@ -17,22 +20,66 @@ from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
 from protocol.codec import encode_msgpack
 from protocol.events import UsageEvent
+from protocol.instants import rfc3339
 from protocol.windows import WindowKind
 
 
+class CounterEffect(msgspec.Struct, frozen=True):
+    """How much more (negative: less) is used of one counter in one window."""
+
+    counter: str
+    limit: str
+    scope_value: str
+    window_start: str
+    window_end: str
+    change: int
+
+
+class SumEffect(msgspec.Struct, frozen=True):
+    """How much more was used in one hour."""
+
+    hour: str
+    meter: str
+    feature: str
+    change: int
+
+
+class CreditEffect(msgspec.Struct, frozen=True):
+    """How much more of one grant is burned."""
+
+    meter: str
+    grant: str
+    change: int
+
+
+class Effects(msgspec.Struct, frozen=True):
+    """All that was moved."""
+
+    counters: tuple[CounterEffect, ...] = ()
+    sums: tuple[SumEffect, ...] = ()
+    credits: tuple[CreditEffect, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entered:
+    """Which events were entered, by id: the others were there before; and what they moved."""
+
+    names: frozenset[str]
+    effects: Effects
+
+
 def enter_corrections(
-    connection: Connection, customer: str, maker: str, corrections: Sequence[UsageEvent], author: Author
-) -> int:
-    """Enter what is not there yet; how many that were. Each counts at its own instant, in the windows of that time.
+    connection: Connection, customer: str, maker: str, made: Sequence[UsageEvent], author: Author
+) -> Entered:
+    """Enter what is not there yet. Each counts at its own instant, in the windows of that time.
 
     The customer's row must be held. To be called once in a transaction.
 
     Args:
-        maker: what makes these corrections; it stands where the agent stands of other events.
+        maker: what makes these events; it stands where the agent stands of other events.
     """
-    rows = [_row(maker, correction, author.now_ms) for correction in corrections]
-    added = events.add_new(connection, rows)
-    entered = [correction for correction in corrections if (customer, correction.event) in added]
+    added = events.add_new(connection, [event_row(maker, event, author.now_ms) for event in made])
+    entered = [event for event in made if (customer, event.event) in added]
     standing = standing_of(connection, [customer], author.now_ms)
     limits = standing.entitlements[customer].limits + standing.shadow.get(customer, ())
     windows: dict[Key, int] = {}
@@ -50,24 +97,63 @@ def enter_corrections(
         if debit.amount:
             books.debit(key, debit.amount, debit.cause, name)
     books.save()
+    credits = _burn(connection, books, entered, author.now_ms)
+    rollups.add(connection, sums)
+    books.publish()
+    effects = Effects(_counters(owed), _sums(sums), credits)
+    return Entered(frozenset(event.event for event in entered), effects)
+
+
+def _burn(connection: Connection, books: Books, entered: Sequence[UsageEvent], now_ms: int) -> tuple[CreditEffect, ...]:
+    """Balances that were moved are taken from their grants, or given back to them."""
+    found: list[CreditEffect] = []
     for key in sorted(books.accounts):
         what = counted(key.counter)
         if what.window == WindowKind.GRANTS:
             used = [Used(one.event, one.amounts[what.meter], one.at_ms) for one in entered if what.meter in one.amounts]
-            burn_credits(connection, customer, what.meter, used, author.now_ms)
-    rollups.add(connection, sums)
-    books.publish()
-    return len(entered)
+            burned = burn_credits(connection, key.customer, what.meter, used, now_ms)
+            found += [CreditEffect(what.meter, grant, change) for grant, change in sorted(burned.items()) if change]
+    return tuple(found)
 
 
-def _row(maker: str, event: UsageEvent, now_ms: int) -> events.Row:
-    body = encode_msgpack(event)
-    # No journal ever held it: it has one to itself, so that the place of every event is its own.
-    place = blake2b(f"{event.customer}/{event.event}".encode(), digest_size=16).hexdigest()
+def _counters(owed: Sequence[tuple[Key, reconciliation.Debit, str]]) -> tuple[CounterEffect, ...]:
+    changes: dict[Key, int] = {}
+    about = {key: debit for key, debit, _ in owed}
+    for key, debit, _ in owed:
+        changes[key] = changes.get(key, 0) + debit.amount
+    return tuple(
+        CounterEffect(
+            key.counter,
+            about[key].limit.key,
+            key.scope_value,
+            rfc3339(key.window_start_ms),
+            rfc3339(about[key].window.end_ms),
+            change,
+        )
+        for key, change in sorted(changes.items())
+        if change
+    )
+
+
+def _sums(sums: rollups.Sums) -> tuple[SumEffect, ...]:
+    changes: dict[tuple[int, str, str], int] = {}
+    for (_, dimension, _, at_ms, meter, feature, _), (quantity, _) in sums.items():
+        if not dimension:
+            place = (at_ms - at_ms % rollups.HOUR_MS, meter, feature)
+            changes[place] = changes.get(place, 0) + quantity
+    return tuple(
+        SumEffect(rfc3339(hour_ms), meter, feature, change)
+        for (hour_ms, meter, feature), change in sorted(changes.items())
+        if change
+    )
+
+
+def event_row(maker: str, event: UsageEvent, now_ms: int) -> events.Row:
+    """An event that is made here, as it is stored."""
     return events.Row(
         customer=event.customer,
         event=event.event,
-        journal=f"{maker}~{place}",
+        journal=f"{maker}~{place_of(event)}",
         boot=0,
         seq=0,
         agent=maker,
@@ -75,6 +161,11 @@ def _row(maker: str, event: UsageEvent, now_ms: int) -> events.Row:
         at_ms=event.at_ms,
         received_at_ms=now_ms,
         digest=reconciliation.digest(event),
-        body=body,
+        body=encode_msgpack(event),
         corrects=event.corrects,
     )
+
+
+def place_of(event: UsageEvent) -> str:
+    """No journal ever held it: it has one to itself, so that the place of every event is its own."""
+    return blake2b(f"{event.customer}/{event.event}".encode(), digest_size=16).hexdigest()

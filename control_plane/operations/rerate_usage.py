@@ -115,7 +115,7 @@ def rerate_usage(
         elif moved:
             corrections.append(correction(name, said, moved, row.at_ms))
     if apply and corrections:
-        found.corrected = enter_corrections(connection, customer, MAKER, corrections, author)
+        found.corrected = len(enter_corrections(connection, customer, MAKER, corrections, author).names)
         told = {"order": msgspec.to_builtins(order), "corrected": found.corrected}
         author.write_down(connection, "usage.rerate", name, told, customer)
     if len(rows) > PAGE:

@@ -17,6 +17,7 @@ catalog         features, meters, plans
 price_tables    those for price books
 price_books     price books, with all their versions
 reratings       what was ordered to be priced again
+corrections     what was corrected by hand
 subscriptions   what subscriptions went and will go through
 overrides       what single customers have otherwise
 credits         grants, and every movement between their accounts

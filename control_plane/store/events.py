@@ -100,6 +100,14 @@ def first_words(
     return [Kept(row.event, row.at_ms, bytes(row.body), row.corrects) for row in rows]
 
 
+def find(connection: Connection, customer: str, event: str) -> Kept | None:
+    """One event."""
+    columns = (events.c.event, events.c.at_ms, events.c.body, events.c.corrects)
+    query = select(*columns).where(events.c.customer == customer, events.c.event == event)
+    row = connection.execute(query).one_or_none()
+    return Kept(row.event, row.at_ms, bytes(row.body), row.corrects) if row else None
+
+
 def corrections(connection: Connection, customer: str, names: Iterable[str]) -> Iterator[Kept]:
     """What corrects these events of a customer, in the order in which it came."""
     ordered = [(customer, name) for name in sorted(set(names))]
