@@ -23,6 +23,7 @@ agents          agents, as people see them
 journals        ways out of quarantine and limbo
 agents_uplink   what agents say: enrol, sync, watch
 tokens          tokens
+shadow_report   what limits in shadow would have refused
 generations     whether the database was restored, and is listened for
 audit_log       who changed what
 access_log      one log line for each request of a person
@@ -65,6 +66,7 @@ from control_plane.api.plans import PLAN_HANDLERS
 from control_plane.api.price_books import PRICE_BOOK_HANDLERS
 from control_plane.api.reconciliation import RECONCILIATION_HANDLERS
 from control_plane.api.reratings import RERATING_HANDLERS
+from control_plane.api.shadow_report import SHADOW_HANDLERS
 from control_plane.api.subscriptions import SUBSCRIPTION_HANDLERS
 from control_plane.api.tokens import TOKEN_HANDLERS
 from control_plane.api.usage import USAGE_HANDLERS
@@ -83,6 +85,7 @@ ALL_HANDLERS: list[Any] = [
     *CREDIT_HANDLERS,
     *BALANCE_HANDLERS,
     *USAGE_HANDLERS,
+    *SHADOW_HANDLERS,
     *EXPLANATION_HANDLERS,
     *EVENT_HANDLERS,
     *LEASE_HANDLERS,

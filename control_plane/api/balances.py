@@ -43,6 +43,8 @@ class BalanceItem(msgspec.Struct, frozen=True):
             up: ``lent`` is what the shares of all hosts sum to, and ``remaining`` what no host holds.
         exhausts_at, exhausts_in_ms: when ``remaining`` is used up if use goes on as in the last hour (of a subject or
             tag value: as since the beginning of the hour before); null if not within the window.
+        overage: what was used beyond ``amount``. overage_cost_micros: what that costs, in whole micro-units of
+            ``overage_currency``, rounded up; null where the plan has no price for it.
     """
 
     limit: str
@@ -67,11 +69,14 @@ class BalanceItem(msgspec.Struct, frozen=True):
     burst: int | None
     exhausts_at: str | None
     exhausts_in_ms: int | None
+    overage: int
+    overage_cost_micros: int | None
+    overage_currency: str | None
 
 
 def _item(balance: Balance, now_ms: int) -> BalanceItem:
     limit, counted, window = balance.limit, balance.counted, balance.window
-    in_ms = balance.exhausts_in_ms
+    in_ms, over = balance.exhausts_in_ms, balance.overage
     return BalanceItem(
         limit=limit.key,
         meter=limit.meter,
@@ -95,6 +100,9 @@ def _item(balance: Balance, now_ms: int) -> BalanceItem:
         burst=limit.burst_max if limit.smooth else None,
         exhausts_at=None if in_ms is None else rfc3339(min(now_ms + in_ms, INSTANT_MS_MAX)),
         exhausts_in_ms=in_ms,
+        overage=over.quantity,
+        overage_cost_micros=over.micros,
+        overage_currency=over.currency,
     )
 
 

@@ -46,6 +46,7 @@ keep_for_review        events that must not be counted, and never be lost
 settle_reports         what holders say of their leases
 read_batches           what a sync brings of events that is new
 accept_events          events into the ledger, once
+count_shadow           what limits in shadow would have refused
 sum_events             which sums an event is in
 find_wishes            what a sync asks to be lent
 grant_leases           lend, or say why not

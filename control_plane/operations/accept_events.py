@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from control_plane.core import reconciliation
+from control_plane.operations.count_shadow import Shadow
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.read_batches import SAYINGS, Incoming, Owed, Reading, Unreadable
 from control_plane.operations.sum_events import add_to_sums
@@ -55,9 +56,14 @@ def _set_late_aside(exchange: Exchange, reading: Reading, first: dict[tuple[str,
 
 def book_events(exchange: Exchange, reading: Reading) -> None:
     """Debit what no lease paid; the allowances must be held."""
+    shadow = Shadow()
     for owed in reading.owed:
+        if owed.shadow is not None and owed.amount > 0:
+            account = exchange.books.accounts[owed.key]
+            shadow.look(account, owed.shadow, owed.amount, owed.at_ms, owed.window_end_ms)
         if owed.amount:
             exchange.books.debit(owed.key, owed.amount, owed.cause, owed.event, owed.lease)
+    shadow.save(exchange.connection)
 
 
 def _row(exchange: Exchange, item: Incoming) -> events.Row:
@@ -113,12 +119,16 @@ def _count(exchange: Exchange, reading: Reading, item: Incoming) -> None:
             place = (row.counter, row.scope_value)
             paid[place] = paid.get(place, 0) + min(charge.amount, row.granted)
             windows.add((*place, row.window_start_ms))
-    limits = exchange.entitlements[event.customer].limits + exchange.held.shadow.get(event.customer, ())
+    shadow = exchange.held.shadow.get(event.customer, ())
+    limits = exchange.entitlements[event.customer].limits + shadow
     by = exchange.calendar(event.customer)
     for debit in reconciliation.debits(limits, event, paid, windows, item.at_ms, by):
         key = Key(event.customer, debit.limit.counter, debit.scope_value, debit.window.start_ms)
         exchange.touch(key, debit.window.end_ms)
-        reading.owed.append(Owed(key, debit.amount, debit.cause, event.event))
+        hidden = debit.limit if event.corrects is None and debit.limit in shadow else None
+        reading.owed.append(
+            Owed(key, debit.amount, debit.cause, event.event, None, hidden, item.at_ms, debit.window.end_ms)
+        )
     add_to_sums(reading.sums, event, item.at_ms)
     if any(not priced.known for priced in event.priced):
         exchange.note("unpriced_model", f"{event.customer}: event {event.event} of model {event.model}")

@@ -12,6 +12,7 @@ from control_plane.core import reconciliation
 from control_plane.core.kinds import counted
 from control_plane.operations.author import Author
 from control_plane.operations.burn_credits import Used, burn_credits
+from control_plane.operations.count_shadow import Shadow
 from control_plane.operations.keep_books import Books
 from control_plane.operations.resolve_entitlement import standing_of
 from control_plane.operations.sum_events import add_to_sums
@@ -19,9 +20,12 @@ from control_plane.store import events, rollups
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
 from protocol.codec import encode_msgpack
+from protocol.entitlements import Limit
 from protocol.events import UsageEvent
 from protocol.instants import rfc3339
 from protocol.windows import WindowKind
+
+Owed = tuple[Key, reconciliation.Debit, UsageEvent]
 
 
 class CounterEffect(msgspec.Struct, frozen=True):
@@ -81,27 +85,37 @@ def enter_corrections(
     added = events.add_new(connection, [event_row(maker, event, author.now_ms) for event in made])
     entered = [event for event in made if (customer, event.event) in added]
     standing = standing_of(connection, [customer], author.now_ms)
-    limits = standing.entitlements[customer].limits + standing.shadow.get(customer, ())
+    hidden = standing.shadow.get(customer, ())
+    limits = standing.entitlements[customer].limits + hidden
     windows: dict[Key, int] = {}
-    owed: list[tuple[Key, reconciliation.Debit, str]] = []
+    owed: list[Owed] = []
     sums: rollups.Sums = {}
     for event in entered:
         for debit in reconciliation.debits(limits, event, {}, set(), event.at_ms, standing.calendars[customer]):
             key = Key(customer, debit.limit.counter, debit.scope_value, debit.window.start_ms)
             windows[key] = debit.window.end_ms
-            owed.append((key, debit, event.event))
+            owed.append((key, debit, event))
         add_to_sums(sums, event, event.at_ms)
     books = Books(connection, author.now_ms)
     books.open(windows)
-    for key, debit, name in owed:
-        if debit.amount:
-            books.debit(key, debit.amount, debit.cause, name)
+    _debit(books, owed, hidden)
     books.save()
     credits = _burn(connection, books, entered, author.now_ms)
     rollups.add(connection, sums)
     books.publish()
     effects = Effects(_counters(owed), _sums(sums), credits)
     return Entered(frozenset(event.event for event in entered), effects)
+
+
+def _debit(books: Books, owed: Sequence[Owed], hidden: tuple[Limit, ...]) -> None:
+    """Charge it all, noting what limits in shadow would have refused."""
+    shadow = Shadow()
+    for key, debit, event in owed:
+        if debit.amount > 0 and event.corrects is None and debit.limit in hidden:
+            shadow.look(books.accounts[key], debit.limit, debit.amount, event.at_ms, debit.window.end_ms)
+        if debit.amount:
+            books.debit(key, debit.amount, debit.cause, event.event)
+    shadow.save(books.connection)
 
 
 def _burn(connection: Connection, books: Books, entered: Sequence[UsageEvent], now_ms: int) -> tuple[CreditEffect, ...]:
@@ -116,7 +130,7 @@ def _burn(connection: Connection, books: Books, entered: Sequence[UsageEvent], n
     return tuple(found)
 
 
-def _counters(owed: Sequence[tuple[Key, reconciliation.Debit, str]]) -> tuple[CounterEffect, ...]:
+def _counters(owed: Sequence[Owed]) -> tuple[CounterEffect, ...]:
     changes: dict[Key, int] = {}
     about = {key: debit for key, debit, _ in owed}
     for key, debit, _ in owed:

@@ -52,7 +52,7 @@ def _drop_minutes(database: Database, since_ms: int) -> None:
 
 
 def _drop_windows(connection: Connection, before_ms: int) -> int:
-    """Counters of windows long over, with all their ledger entries."""
+    """Counters of windows long over, with all that is kept by them."""
     found = retention.windows_over(connection, before_ms, BATCH_MAX)
     retention.drop_allowances(connection, found)
     return len(found)

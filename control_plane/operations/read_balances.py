@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from control_plane.core.kinds import counted
+from control_plane.core.overage import Overage, authored_key, overage, prices_of
+from control_plane.core.plans import Price
 from control_plane.operations.change_customer import require_customer
 from control_plane.operations.foresee_exhaustion import Standing, foresee_exhaustion
 from control_plane.operations.resolve_entitlement import standing_of
@@ -26,6 +28,7 @@ class Balance:
     Attributes:
         exhausts_in_ms: when it will be reached at the present rate
             (:mod:`control_plane.operations.foresee_exhaustion`); ``None``: not within the window.
+        price: of what passes the amount.
     """
 
     position: int
@@ -33,6 +36,12 @@ class Balance:
     window: Window | None
     counted: Counted
     exhausts_in_ms: int | None = None
+    price: Price | None = None
+
+    @property
+    def overage(self) -> Overage:
+        """What passes the amount, and what it costs."""
+        return overage(self.limit, self.price, self.used)
 
     @property
     def remaining(self) -> int | None:
@@ -73,6 +82,7 @@ def read_balances(connection: Connection, customer: str, query: BalancesQuery, n
     windows = [None if limit.window is WindowKind.REQUEST else limit.window_at(now_ms, calendar) for limit in limits]
     places = [(limit.counter, window.start_ms) for limit, window in zip(limits, windows, strict=True) if window]
     whole = balances.of_customer(connection, customer, places)
+    prices = prices_of(standing.authored[customer])
     found: list[Balance] = []
     for position, (limit, window) in enumerate(zip(limits, windows, strict=True)):
         missing = query.count - len(found)
@@ -84,7 +94,8 @@ def read_balances(connection: Connection, customer: str, query: BalancesQuery, n
         else:
             rows = list(_counted(connection, customer, position, limit, window, query, missing))
         shown = window if limit.is_counted else None
-        found.extend(Balance(position, limit, shown, row) for row in rows)
+        price = prices.get(authored_key(limit))
+        found.extend(Balance(position, limit, shown, row, price=price) for row in rows)
     standings = [Standing(one.limit, one.window, one.counted.scope_value, one.remaining) for one in found]
     foreseen = foresee_exhaustion(connection, customer, standings, now_ms)
     return [replace(one, exhausts_in_ms=in_ms) for one, in_ms in zip(found, foreseen, strict=True)]

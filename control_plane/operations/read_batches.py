@@ -16,6 +16,7 @@ from control_plane.operations.register_start import know_boot
 from control_plane.store import events, rollups
 from control_plane.store.allowances import Key
 from protocol.codec import MsgpackDecoder
+from protocol.entitlements import Limit
 from protocol.events import EventBatch, UsageEvent
 from protocol.uplink_messages import EventProblem
 from protocol.violations import Violation
@@ -65,13 +66,20 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What an event moves on an allowance without a lease."""
+    """What an event moves on an allowance without a lease.
+
+    Attributes:
+        shadow: the limit, where it refuses nothing. at_ms: when the event counts. window_end_ms: of the allowance.
+    """
 
     key: Key
     amount: int
     cause: str
     event: str
     lease: str | None = None
+    shadow: Limit | None = None
+    at_ms: int = 0
+    window_end_ms: int = 0
 
 
 @dataclass(slots=True)

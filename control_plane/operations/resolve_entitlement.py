@@ -15,6 +15,7 @@ from control_plane.core.combining import Combine
 from control_plane.core.credits import Grant, Pool
 from control_plane.core.entitlements import CatalogRules, Document, Facts
 from control_plane.core.overrides import Override, OverrideBody
+from control_plane.core.plans import PlanLimit
 from control_plane.core.subscriptions import Change, Track
 from control_plane.operations.burn_credits import grant_of
 from control_plane.store import catalog, credits, customers, overrides, subscriptions
@@ -30,13 +31,14 @@ class Standing(NamedTuple):
 
     Attributes:
         calendars: by which their windows are told. changes_at_ms: when what they may use changes by itself, where it
-            does. shadow: limits that are counted and never refused.
+            does. shadow: limits that are counted and never refused. authored: limits as plan and add-ons say them.
     """
 
     entitlements: dict[str, Entitlement]
     calendars: dict[str, Calendar]
     changes_at_ms: dict[str, int]
     shadow: dict[str, tuple[Limit, ...]]
+    authored: dict[str, tuple[PlanLimit, ...]]
 
 
 def entitlement_of(connection: Connection, customer: str, now_ms: int) -> Entitlement | None:
@@ -58,7 +60,7 @@ def standing_of(connection: Connection, names: Iterable[str], now_ms: int) -> St
     meters = tuple(sorted({*BUILT_IN_METERS, *catalog.meter_names(connection)}))
     rows = list(customers.holders(connection, names))
     stale = facts_of(connection, [row.customer for row in rows if not _holds(row, now_ms)])
-    found = Standing({}, {}, {}, {})
+    found = Standing({}, {}, {}, {}, {})
     for row in rows:
         facts = stale.get(row.customer)
         if facts is None:
@@ -73,6 +75,7 @@ def standing_of(connection: Connection, names: Iterable[str], now_ms: int) -> St
         found.calendars[row.customer] = calendar
         if changes_at_ms is not None:
             found.changes_at_ms[row.customer] = changes_at_ms
+        found.authored[row.customer] = document.authored
         if document.shadow:
             found.shadow[row.customer] = document.shadow
     return found

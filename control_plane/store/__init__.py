@@ -34,6 +34,7 @@ retention       what nobody needs any longer
 ledger          every movement on an allowance
 demands         what agents lately asked for
 events          usage events
+shadow_refusals   what limits in shadow would have refused
 rollups         sums of usage by hour and by minute, maintained
 usage           reads those sums, by spans of time
 balances        reads how allowances stand

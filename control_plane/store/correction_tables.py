@@ -71,7 +71,6 @@ crossings = Table(
     Column("percent", Integer, primary_key=True, autoincrement=False),
     Column("window_end_ms", BigInteger, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
-    Index(None, "window_end_ms"),
 )
 
 # What limits in shadow would have refused, by allowance.
@@ -88,5 +87,4 @@ shadow_refusals = Table(
     Column("quantity", BigInteger, nullable=False),
     Column("first_at_ms", BigInteger, nullable=False),
     Column("last_at_ms", BigInteger, nullable=False),
-    Index(None, "window_end_ms"),
 )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, and_, delete, exists, insert, select, tuple_, update
 
 from control_plane.store.allowances import Key
+from control_plane.store.correction_tables import crossings, shadow_refusals
 from control_plane.store.leases import ALIVE, CLOSED
 from control_plane.store.rollups import minutes_since
 from control_plane.store.tables import allowances, customers, entries, incarnations, leases
@@ -53,9 +54,9 @@ def windows_over(connection: Connection, before_ms: int, count: int) -> list[Key
 
 
 def drop_allowances(connection: Connection, keys: Sequence[Key]) -> None:
-    """Remove allowances with their ledger entries."""
+    """Remove allowances with their ledger entries, what was told of them, and what they would have refused."""
     for key in keys:
-        for table in (entries, allowances):
+        for table in (entries, crossings, shadow_refusals, allowances):
             connection.execute(delete(table).where(*(table.c[name] == getattr(key, name) for name in _ALLOWANCE)))
 
 

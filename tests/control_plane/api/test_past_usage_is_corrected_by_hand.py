@@ -37,6 +37,7 @@ def upload(admin: Any, clock: Any, database: Any) -> Upload:
     admin.put("/v1/customers/acme", {"name": "Acme"})
     admin.put(PATH + "/subscription", {"plan": "pro"})
     admin.put(PATH + "/grants/top-up", {"meter": "credits", "amount": 5_000, "reason": "bought"})
+    clock.advance(10_000)
     numbers = iter(range(1, 1_000))
 
     def send(event: str, tokens: dict[str, int], at_ms: int | None = None) -> None:

@@ -70,8 +70,6 @@ def upgrade() -> None:
     sa.Column('at_ms', sa.BigInteger(), nullable=False),
     sa.PrimaryKeyConstraint('customer', 'counter', 'scope_value', 'window_start_ms', 'percent', name=op.f('pk_crossings'))
     )
-    with op.batch_alter_table('crossings', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_crossings_window_end_ms'), ['window_end_ms'])
     op.create_table('shadow_refusals',
     sa.Column('customer', sa.String(length=128), nullable=False),
     sa.Column('counter', sa.String(length=300), nullable=False),
@@ -85,5 +83,3 @@ def upgrade() -> None:
     sa.Column('last_at_ms', sa.BigInteger(), nullable=False),
     sa.PrimaryKeyConstraint('customer', 'counter', 'scope_value', 'window_start_ms', name=op.f('pk_shadow_refusals'))
     )
-    with op.batch_alter_table('shadow_refusals', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_shadow_refusals_window_end_ms'), ['window_end_ms'])
