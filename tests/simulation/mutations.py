@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
+import msgspec
+
 import agent.operations.adopt_sync
 import agent.operations.commit_group
 import agent.operations.extend
@@ -174,7 +176,7 @@ def _subset() -> list[Patch]:
         outcome = right(*arguments, **named)
         if type(outcome).__name__ == "Admitted" and len(outcome.path.steps) > 1:
             path = replace(outcome.path, steps=outcome.path.steps[:1])
-            return type(outcome)(outcome.customer, outcome.entitlement, path)
+            return msgspec.structs.replace(outcome, path=path)
         return outcome
 
     return [(agent.operations.reserve, "admit", admit)]

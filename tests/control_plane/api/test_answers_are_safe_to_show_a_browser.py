@@ -61,7 +61,7 @@ def test_the_document_describes_bodies_answers_and_tokens(support: Any) -> None:
     assert set(document["components"]["securitySchemes"]) == {"token", "password"}
     assert plan["tags"] == ["catalog"]
     assert plan["description"].startswith("Publish the plan's next version")
-    assert set(plan["responses"]) == {"200", "400", "401", "403", "404", "409", "503"}
+    assert set(plan["responses"]) == {"200", "400", "401", "403", "404", "409", "412", "503"}
     problem = plan["responses"]["409"]["content"]["application/problem+json"]["schema"]["$ref"]
     assert {"code", "field", "error"} <= set(schemas[problem.rsplit("/", 1)[1]]["properties"])
     parameters = document["paths"]["/v1/customers/{customer}/usage"]["get"]["parameters"]
