@@ -24,6 +24,7 @@ journals        ways out of quarantine and limbo
 agents_uplink   what agents say: enrol, sync, watch
 tokens          tokens
 shadow_report   what limits in shadow would have refused
+notices         what people are told without asking
 generations     whether the database was restored, and is listened for
 audit_log       who changed what
 access_log      one log line for each request of a person
@@ -61,6 +62,7 @@ from control_plane.api.health import HEALTH_HANDLERS
 from control_plane.api.journals import JOURNAL_HANDLERS
 from control_plane.api.leases import LEASE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
+from control_plane.api.notices import NOTICE_HANDLERS
 from control_plane.api.overrides import OVERRIDE_HANDLERS
 from control_plane.api.plans import PLAN_HANDLERS
 from control_plane.api.price_books import PRICE_BOOK_HANDLERS
@@ -97,5 +99,6 @@ ALL_HANDLERS: list[Any] = [
     *TOKEN_HANDLERS,
     *GENERATION_HANDLERS,
     *AUDIT_HANDLERS,
+    *NOTICE_HANDLERS,
     *RECONCILIATION_HANDLERS,
 ]

@@ -19,14 +19,6 @@ from protocol.violations import Violation
 T = TypeVar("T")
 
 
-class _Shown(Exception):  # noqa: N818 - it is how a preview ends
-    """Undoes the transaction, and carries what it would have come to."""
-
-    def __init__(self, outcome: Any) -> None:
-        super().__init__()
-        self.outcome = outcome
-
-
 @dataclass(frozen=True)
 class Context:
     """One request's."""
@@ -69,19 +61,6 @@ class Context:
             return operation(connection, self.author)
 
         return self.database.run(work, keep=keep)
-
-    def preview(self, operation: Callable[[Connection, Author], T]) -> T:
-        """What an operation would come to: it is done, and undone."""
-
-        def work(connection: Connection) -> None:
-            raise _Shown(operation(connection, self.author))
-
-        try:
-            self.database.run(work)
-        except _Shown as shown:
-            outcome: T = shown.outcome
-            return outcome
-        raise AssertionError("it ends by showing")
 
     def read(self, look: Callable[[Connection], T]) -> T:
         """Read one consistent state."""

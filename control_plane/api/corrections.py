@@ -109,7 +109,7 @@ def put_correction(
     def work(connection: Connection, author: Author) -> Outcome:
         return correct_usage(connection, customer, correction, order, author)
 
-    return _item(correction, context.preview(work) if preview else context.change(work), preview=preview)
+    return _item(correction, context.change(work, keep=not preview), preview=preview)
 
 
 @puts(PATH + "/backfills/{correction:str}", BackfillWrite, tags=TAGS)
@@ -127,7 +127,7 @@ def put_backfill(
     def work(connection: Connection, author: Author) -> Outcome:
         return backfill_usage(connection, customer, correction, order, author)
 
-    return _item(correction, context.preview(work) if preview else context.change(work), preview=preview)
+    return _item(correction, context.change(work, keep=not preview), preview=preview)
 
 
 @reads(PATH + "/corrections", tags=TAGS)

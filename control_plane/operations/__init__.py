@@ -47,6 +47,7 @@ settle_reports         what holders say of their leases
 read_batches           what a sync brings of events that is new
 accept_events          events into the ledger, once
 count_shadow           what limits in shadow would have refused
+tell_thresholds        when use reaches a threshold, and when it is below it again
 sum_events             which sums an event is in
 find_wishes            what a sync asks to be lent
 grant_leases           lend, or say why not

@@ -6,7 +6,8 @@ from control_plane.operations.author import Author
 from control_plane.operations.change_customer import require_customer
 from control_plane.operations.keep_books import Books
 from control_plane.operations.refusals import NotFound
-from control_plane.operations.resolve_entitlement import calendar_of, entitlement_of
+from control_plane.operations.resolve_entitlement import calendar_of, entitlement_of, standing_of
+from control_plane.operations.tell_thresholds import tell_moved
 from control_plane.store import ledger
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
@@ -44,6 +45,7 @@ def adjust_allowance(
     books.save()
     body = {"adjustment": adjustment, "limit": limit, "scope_value": scope_value, "amount": amount, "reason": reason}
     author.write_down(connection, "allowance.adjust", adjustment, body, customer)
+    tell_moved(connection, standing_of(connection, [customer], author.now_ms), books.accounts, author.now_ms)
     books.publish()
     return True
 

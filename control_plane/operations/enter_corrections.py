@@ -16,6 +16,7 @@ from control_plane.operations.count_shadow import Shadow
 from control_plane.operations.keep_books import Books
 from control_plane.operations.resolve_entitlement import standing_of
 from control_plane.operations.sum_events import add_to_sums
+from control_plane.operations.tell_thresholds import tell_moved
 from control_plane.store import events, rollups
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
@@ -102,6 +103,7 @@ def enter_corrections(
     books.save()
     credits = _burn(connection, books, entered, author.now_ms)
     rollups.add(connection, sums)
+    tell_moved(connection, standing, books.accounts, author.now_ms)
     books.publish()
     effects = Effects(_counters(owed), _sums(sums), credits)
     return Entered(frozenset(event.event for event in entered), effects)

@@ -40,6 +40,7 @@ def forget_old(database: Database, before_ms: int) -> None:
     while after is not None and after < newest:
         after = database.run(lambda connection, after=after: _fold_entries(connection, after, newest, before_ms))  # type: ignore[misc]
     database.run(lambda connection: retention.drop_starts(connection, before_ms))
+    database.run(lambda connection: retention.drop_notices(connection, before_ms))
     _drop_minutes(database, before_ms - before_ms % HOUR_MS)
 
 

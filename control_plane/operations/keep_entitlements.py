@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from control_plane.core import entitlements as rules
-from control_plane.core.entitlements import Facts
+from control_plane.core.entitlements import Document, Facts
+from control_plane.core.notices import NoticeKind
 from control_plane.operations.keep_credits import keep_credits
-from control_plane.operations.resolve_entitlement import facts_of
-from control_plane.store import changes, customers, entitlements
+from control_plane.operations.resolve_entitlement import decode_document, facts_of
+from control_plane.operations.tell_thresholds import look_at_changed
+from control_plane.store import changes, customers, entitlements, notices
 from control_plane.store.customers import Resolved
 from control_plane.store.database import Connection
+from control_plane.store.notices import Notice
 from protocol.windows import Calendar
 
 BATCH_MAX = 200
@@ -33,7 +36,9 @@ def keep_entitlements(connection: Connection, names: Iterable[str], now_ms: int,
     moved = [name for name, known in sorted(facts.items()) if keep_credits(connection, name, known, now_ms)]
     facts |= facts_of(connection, moved)
     held = {row.customer: row for row in customers.resolved(connection, facts)}
-    changed = [name for name in sorted(facts) if _keep(connection, held[name], facts[name], now_ms, cause)]
+    told: list[Notice] = []
+    changed = [name for name in sorted(facts) if _keep(connection, held[name], facts[name], now_ms, cause, told)]
+    notices.append(connection, told, now_ms)
     changes.append(connection, [changes.Change(name, changes.ENTITLEMENT) for name in changed], now_ms)
     return changed
 
@@ -52,8 +57,9 @@ def keep_due(connection: Connection, now_ms: int) -> int:
     return len(due)
 
 
-def _keep(connection: Connection, held: Resolved, facts: Facts, now_ms: int, cause: str) -> bool:
-    body = msgspec.json.encode(rules.resolve(facts, now_ms)).decode()
+def _keep(connection: Connection, held: Resolved, facts: Facts, now_ms: int, cause: str, told: list[Notice]) -> bool:
+    resolved = rules.resolve(facts, now_ms)
+    body = msgspec.json.encode(resolved).decode()
     document = entitlements.key_of(body)
     calendar = rules.calendar_at(facts, now_ms) or Calendar()
     differs = document != held.document
@@ -73,5 +79,18 @@ def _keep(connection: Connection, held: Resolved, facts: Facts, now_ms: int, cau
     if differs:
         entitlements.keep_document(connection, document, body)
         entitlements.add_version(connection, held.customer, version, document, now_ms, cause)
+        if held.document is not None:
+            old = decode_document(entitlements.document(connection, held.document))
+            told += _changes(held.customer, old, resolved)
+        told += look_at_changed(connection, held.customer, resolved, calendar, now_ms)
     customers.put_resolved(connection, wanted)
     return differs or wanted.ends_at_ms != held.ends_at_ms
+
+
+def _changes(customer: str, old: Document, new: Document) -> Iterator[Notice]:
+    """What people are told of a subscription that has changed."""
+    if old.subscription != new.subscription:
+        yield Notice(customer, NoticeKind.STATUS_CHANGED.value, {"before": old.subscription, "after": new.subscription})
+    if (old.plan, old.add_ons) != (new.plan, new.add_ons):
+        before, after = ({"plan": one.plan, "add_ons": list(one.add_ons)} for one in (old, new))
+        yield Notice(customer, NoticeKind.PLAN_CHANGED.value, {"before": before, "after": after})

@@ -21,6 +21,7 @@ from control_plane.operations.recognise import hear_stranger, lost_leases, remem
 from control_plane.operations.register_start import quarantine, register_start
 from control_plane.operations.settle_reports import find_leases, renew_leases, settle_reports
 from control_plane.operations.take_back_unheard import find_unheard, take_back_unheard
+from control_plane.operations.tell_thresholds import tell_moved
 from control_plane.store import agents, leases, rollups
 from control_plane.store.database import Connection
 from protocol.uplink_messages import SyncReply, SyncRequest
@@ -86,6 +87,7 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     _burn_credits(exchange, reading)
     rollups.add(connection, reading.sums)
     remember_exchange(exchange)
+    tell_moved(connection, exchange.held, exchange.books.accounts, now_ms)
     exchange.books.publish()
     return Synced(exchange.answer.reply(), news, late=speaker is Speaker.LATE)
 

@@ -11,6 +11,8 @@ from control_plane.core.lease_life import Status
 from control_plane.operations.author import Author
 from control_plane.operations.keep_books import Books, life_of
 from control_plane.operations.refusals import Conflict, NotFound
+from control_plane.operations.resolve_entitlement import standing_of
+from control_plane.operations.tell_thresholds import tell_moved
 from control_plane.store import leases
 from control_plane.store.database import Connection
 from protocol.violations import Violation
@@ -38,6 +40,7 @@ def write_off_lease(
     if row.status != Status.CLOSED:
         _write_off(books, row, used, reason, author)
     books.save()
+    _tell(books)
     books.publish()
 
 
@@ -55,8 +58,14 @@ def write_off_journal(connection: Connection, agent: str, journal: str, reason: 
     for row in silent:
         _write_off(books, row, None, reason, author)
     books.save()
+    _tell(books)
     books.publish()
     return len(silent)
+
+
+def _tell(books: Books) -> None:
+    standing = standing_of(books.connection, {key.customer for key in books.accounts}, books.now_ms)
+    tell_moved(books.connection, standing, books.accounts, books.now_ms)
 
 
 def _find(connection: Connection, customer: str, lease: str) -> leases.Row:

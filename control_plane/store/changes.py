@@ -41,6 +41,13 @@ class Bounds(NamedTuple):
     newest: int
 
 
+def keep_in_line(connection: Connection) -> None:
+    """Let nobody else write to a numbered feed until this transaction ends (PostgreSQL; on SQLite nobody can). One lock
+    for all feeds, so that no two transactions wait for each other's."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FEED_LOCK})
+
+
 def append(connection: Connection, rows: Sequence[Change], now_ms: int) -> None:
     """Write rows, as the last thing a transaction does.
 
@@ -49,8 +56,7 @@ def append(connection: Connection, rows: Sequence[Change], now_ms: int) -> None:
     """
     if not rows:
         return
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FEED_LOCK})
+    keep_in_line(connection)
     connection.execute(insert(changes), [{**row._asdict(), "at_ms": now_ms} for row in rows])
 
 

@@ -31,6 +31,12 @@ def keep_document(connection: Connection, key: str, body: str) -> None:
     connection.execute(make(documents).values(document=key, body=body).on_conflict_do_nothing())
 
 
+def document(connection: Connection, key: str) -> str:
+    """The text of a document that is stored."""
+    text: str = connection.execute(select(documents.c.body).where(documents.c.document == key)).scalar_one()
+    return text
+
+
 def add_version(connection: Connection, customer: str, version: int, document: str, from_ms: int, cause: str) -> None:
     """From now on this document is the customer's."""
     row = {"customer": customer, "version": version, "document": document, "from_ms": from_ms, "cause": cause}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, and_, delete, exists, insert, select, tuple_, update
 
 from control_plane.store.allowances import Key
-from control_plane.store.correction_tables import crossings, shadow_refusals
+from control_plane.store.correction_tables import crossings, notices, shadow_refusals
 from control_plane.store.leases import ALIVE, CLOSED
 from control_plane.store.rollups import minutes_since
 from control_plane.store.tables import allowances, customers, entries, incarnations, leases
@@ -89,6 +89,11 @@ def take_entries(connection: Connection, numbers: Sequence[int]) -> list[Folded]
     columns = (*(entries.c[name] for name in _ALLOWANCE), entries.c.kind, entries.c.amount, entries.c.released)
     rows = connection.execute(said.returning(*columns, entries.c.at_ms))
     return [Folded(Key(*row[:4]), row.kind, row.amount, row.released, row.at_ms) for row in rows]
+
+
+def drop_notices(connection: Connection, before_ms: int) -> int:
+    """Remove notices written before the instant."""
+    return connection.execute(delete(notices).where(notices.c.at_ms < before_ms)).rowcount
 
 
 def drop_starts(connection: Connection, before_ms: int) -> int:

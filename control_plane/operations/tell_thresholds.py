@@ -1,0 +1,88 @@
+"""Tells when use reaches a threshold of its limit, and when it is below it again: once each, in the transaction that
+moves the allowance or changes its amount, so without delay.
+
+Whoever moves an allowance holds its row until the transaction ends; so of two that cross together one sees what the
+other has told. A plan change looks at the customer's own counters, and at those of subjects and tags that are beyond a
+threshold; whose use reaches one only by a lower amount is told at its next use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from control_plane.core.entitlements import Document
+from control_plane.core.notices import NoticeKind, Watch, Watched, crossed, watch
+from control_plane.operations.resolve_entitlement import Standing
+from control_plane.store import allowances, leases, notices
+from control_plane.store.allowances import Key
+from control_plane.store.database import Connection
+from control_plane.store.notices import Crossing, Notice
+from protocol.entitlements import Scope
+from protocol.instants import rfc3339
+from protocol.windows import Calendar
+
+
+def tell_moved(connection: Connection, standing: Standing, keys: Iterable[Key], now_ms: int) -> None:
+    """These allowances, which are held, were moved, and that is written: tell what follows."""
+    watches: dict[str, Watch] = {}
+    for customer, authored in standing.authored.items():
+        limits = standing.entitlements[customer].limits + standing.shadow.get(customer, ())
+        if found := watch(limits, authored):
+            watches[customer] = found
+    if watches:
+        notices.append(connection, _look(connection, watches, keys, now_ms), now_ms)
+
+
+def look_at_changed(
+    connection: Connection, customer: str, document: Document, calendar: Calendar, now_ms: int
+) -> list[Notice]:
+    """The customer's limits are others now: what is to be told, for :func:`control_plane.store.notices.append`."""
+    found = watch(document.limits + document.shadow, document.authored)
+    keys = set(notices.crossed_by(connection, customer, now_ms))
+    for counter, one in found.items():
+        if one.limit.scope is Scope.CUSTOMER:
+            keys.add(Key(customer, counter, "", one.limit.window_at(now_ms, calendar).start_ms))
+    for key in keys:
+        if key.counter not in found:  # a limit that is gone is neither crossed nor recovered
+            notices.recover(connection, key, notices.crossings_of(connection, [key]).get(key, ()))
+    return _look(connection, {customer: found}, keys, now_ms)
+
+
+def _look(connection: Connection, watches: Mapping[str, Watch], keys: Iterable[Key], now_ms: int) -> list[Notice]:
+    watched = {key: one for key in keys if (one := watches.get(key.customer, {}).get(key.counter)) is not None}
+    if not watched:
+        return []
+    lent = leases.used(connection, watched, "")
+    known = notices.crossings_of(connection, watched)
+    told: list[Notice] = []
+    for row in allowances.find(connection, watched):
+        open_ = lent.get(row.key, leases.NOTHING_USED)
+        used = row.posted + row.direct + open_.settled + open_.unreported
+        before, now = known.get(row.key, set()), crossed(watched[row.key], used)
+        crossings = [Crossing(row.key, percent, row.window_end_ms) for percent in sorted(now - before)]
+        notices.cross(connection, crossings, now_ms)
+        if gone := before - now:
+            notices.recover(connection, row.key, gone)
+        for kind, percents in (
+            (NoticeKind.THRESHOLD_CROSSED, now - before),
+            (NoticeKind.THRESHOLD_RECOVERED, gone & set(watched[row.key].percents)),
+        ):
+            told += [_notice(kind, row, watched[row.key], percent, used) for percent in sorted(percents)]
+    return told
+
+
+def _notice(kind: NoticeKind, row: allowances.Row, watched: Watched, percent: int, used: int) -> Notice:
+    limit = watched.limit
+    body = {
+        "limit": limit.key,
+        "meter": limit.meter,
+        "window": limit.window.value,
+        "scope": limit.scope.value,
+        "scope_value": row.key.scope_value,
+        "window_start": rfc3339(row.key.window_start_ms),
+        "window_end": rfc3339(row.window_end_ms),
+        "percent": percent,
+        "amount": limit.amount,
+        "used": used,
+    }
+    return Notice(row.key.customer, kind.value, body)
