@@ -25,6 +25,7 @@ agents_uplink   what agents say: enrol, sync, watch
 tokens          tokens
 shadow_report   what limits in shadow would have refused
 notices         what people are told without asking
+periods         billing periods: closed, and their statements
 generations     whether the database was restored, and is listened for
 audit_log       who changed what
 access_log      one log line for each request of a person
@@ -64,6 +65,7 @@ from control_plane.api.leases import LEASE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
 from control_plane.api.notices import NOTICE_HANDLERS
 from control_plane.api.overrides import OVERRIDE_HANDLERS
+from control_plane.api.periods import PERIOD_HANDLERS
 from control_plane.api.plans import PLAN_HANDLERS
 from control_plane.api.price_books import PRICE_BOOK_HANDLERS
 from control_plane.api.reconciliation import RECONCILIATION_HANDLERS
@@ -100,5 +102,6 @@ ALL_HANDLERS: list[Any] = [
     *GENERATION_HANDLERS,
     *AUDIT_HANDLERS,
     *NOTICE_HANDLERS,
+    *PERIOD_HANDLERS,
     *RECONCILIATION_HANDLERS,
 ]

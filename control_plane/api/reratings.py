@@ -51,8 +51,8 @@ class Change(msgspec.Struct, frozen=True):
 
 class ReratingItem(msgspec.Struct, frozen=True):
     """One page: ask again with ``next_cursor`` until it is null. ``calls``: looked at; ``moved``: whose price is
-    another; ``corrected``: by this request; ``unpriced``: that this version has no price for; ``closed``: of closed
-    billing periods."""
+    another; ``corrected``: by this request; ``unpriced``: that this version has no price for; ``closed``: of those
+    moved, in closed billing periods: corrected by adjustments in the next."""
 
     rerating: str
     calls: int

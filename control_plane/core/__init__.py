@@ -12,6 +12,7 @@ rerating         past calls by another version of their price book
 corrections      the entry that brings a past call to what it should have been
 overage          what passes a limit, and what it costs
 notices          what people are told, and when a threshold is crossed
+statements       what a customer used in a billing period
 kinds            what a counter counts: quotas, slots, rates
 rates            who gets how much of a rate, and what is saved up of the rest
 subscriptions    what a subscription is at any instant

@@ -35,6 +35,11 @@ def is_late(at_ms: int, received_at_ms: int, grace_ms: int) -> bool:
     return at_ms < received_at_ms - grace_ms
 
 
+def counts_from(at_ms: int, closed_until_ms: int) -> int:
+    """When an event counts whose own time may lie in a billing period that is closed: then at the next one's start."""
+    return max(at_ms, closed_until_ms)
+
+
 def digest(event: UsageEvent) -> bytes:
     """What an event says, for telling a repetition from a contradiction: the SHA-256 of :func:`said`."""
     return hashlib.sha256(said(event)).digest()

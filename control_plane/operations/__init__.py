@@ -48,6 +48,8 @@ read_batches           what a sync brings of events that is new
 accept_events          events into the ledger, once
 count_shadow           what limits in shadow would have refused
 tell_thresholds        when use reaches a threshold, and when it is below it again
+make_statement         what was used in a billing period, and what passed its limits
+close_period           billing periods that never change any more
 sum_events             which sums an event is in
 find_wishes            what a sync asks to be lent
 grant_leases           lend, or say why not

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from control_plane.core import reconciliation
 from control_plane.operations.count_shadow import Shadow
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.read_batches import SAYINGS, Incoming, Owed, Reading, Unreadable
 from control_plane.operations.sum_events import add_to_sums
-from control_plane.store import agents, events
+from control_plane.store import agents, events, periods
 from control_plane.store.allowances import Key
+from control_plane.store.periods import Adjustment
 from protocol.events import UsageEvent
 from protocol.uplink_messages import EventProblem, HighWater
 
@@ -18,7 +21,8 @@ def accept_events(exchange: Exchange, reading: Reading) -> None:
     first: dict[tuple[str, str], Incoming] = {}
     strangers: list[Incoming] = []
     again: list[Incoming] = []
-    for item in reading.incoming:
+    for came in reading.incoming:
+        item = _beyond_closed_periods(exchange, came)
         if item.event.customer not in exchange.entitlements:
             strangers.append(item)
         elif first.setdefault(item.identity, item) is not item:
@@ -35,12 +39,25 @@ def accept_events(exchange: Exchange, reading: Reading) -> None:
     for identity, item in first.items():
         if identity in added:
             _count(exchange, reading, item)
+    moved = [first[name] for name in sorted(added) if first[name].own_ms is not None]
+    periods.adjust(exchange.connection, [_adjustment(exchange, item) for item in moved])
     for owed in reading.owed:
         exchange.windows.setdefault(owed.key, 0)
     starts = exchange.starts
     marks = {boot: seq for boot, seq in reading.marks.items() if boot in starts and seq > starts[boot].high_water}
     agents.raise_high_water(exchange.connection, exchange.agent, exchange.request.journal, marks)
     exchange.answer.high_water = [HighWater(boot, seq) for boot, seq in sorted(reading.marks.items())]
+
+
+def _beyond_closed_periods(exchange: Exchange, item: Incoming) -> Incoming:
+    """What happened in a billing period that is closed counts at the beginning of the next."""
+    at_ms = reconciliation.counts_from(item.at_ms, exchange.held.closed_until.get(item.event.customer, 0))
+    return item if at_ms == item.at_ms else replace(item, at_ms=at_ms, own_ms=item.at_ms)
+
+
+def _adjustment(exchange: Exchange, item: Incoming) -> Adjustment:
+    event = item.event
+    return Adjustment(event.customer, event.event, item.own_ms or 0, item.at_ms, exchange.now_ms, event.amounts)
 
 
 def _set_late_aside(exchange: Exchange, reading: Reading, first: dict[tuple[str, str], Incoming]) -> list[Incoming]:

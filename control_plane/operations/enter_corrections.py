@@ -17,9 +17,10 @@ from control_plane.operations.keep_books import Books
 from control_plane.operations.resolve_entitlement import standing_of
 from control_plane.operations.sum_events import add_to_sums
 from control_plane.operations.tell_thresholds import tell_moved
-from control_plane.store import events, rollups
+from control_plane.store import events, periods, rollups
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
+from control_plane.store.periods import Adjustment
 from protocol.codec import encode_msgpack
 from protocol.entitlements import Limit
 from protocol.events import UsageEvent
@@ -76,33 +77,45 @@ class Entered:
 def enter_corrections(
     connection: Connection, customer: str, maker: str, made: Sequence[UsageEvent], author: Author
 ) -> Entered:
-    """Enter what is not there yet. Each counts at its own instant, in the windows of that time.
+    """Enter what is not there yet. Each counts at its own instant, in the windows of that time; or, where its billing
+    period is closed, at the beginning of the next.
 
     The customer's row must be held. To be called once in a transaction.
 
     Args:
         maker: what makes these events; it stands where the agent stands of other events.
     """
-    added = events.add_new(connection, [event_row(maker, event, author.now_ms) for event in made])
-    entered = [event for event in made if (customer, event.event) in added]
     standing = standing_of(connection, [customer], author.now_ms)
+    closed_ms = standing.closed_until[customer]
+    counts = {event.event: reconciliation.counts_from(event.at_ms, closed_ms) for event in made}
+    added = events.add_new(connection, [event_row(maker, event, counts[event.event], author.now_ms) for event in made])
+    entered = [event for event in made if (customer, event.event) in added]
     hidden = standing.shadow.get(customer, ())
     limits = standing.entitlements[customer].limits + hidden
     windows: dict[Key, int] = {}
     owed: list[Owed] = []
     sums: rollups.Sums = {}
     for event in entered:
-        for debit in reconciliation.debits(limits, event, {}, set(), event.at_ms, standing.calendars[customer]):
+        at_ms = counts[event.event]
+        for debit in reconciliation.debits(limits, event, {}, set(), at_ms, standing.calendars[customer]):
             key = Key(customer, debit.limit.counter, debit.scope_value, debit.window.start_ms)
             windows[key] = debit.window.end_ms
             owed.append((key, debit, event))
-        add_to_sums(sums, event, event.at_ms)
+        add_to_sums(sums, event, at_ms)
     books = Books(connection, author.now_ms)
     books.open(windows)
     _debit(books, owed, hidden)
     books.save()
     credits = _burn(connection, books, entered, author.now_ms)
     rollups.add(connection, sums)
+    moved = [event for event in entered if counts[event.event] != event.at_ms]
+    periods.adjust(
+        connection,
+        [
+            Adjustment(customer, event.event, event.at_ms, counts[event.event], author.now_ms, event.amounts)
+            for event in moved
+        ],
+    )
     tell_moved(connection, standing, books.accounts, author.now_ms)
     books.publish()
     effects = Effects(_counters(owed), _sums(sums), credits)
@@ -164,7 +177,7 @@ def _sums(sums: rollups.Sums) -> tuple[SumEffect, ...]:
     )
 
 
-def event_row(maker: str, event: UsageEvent, now_ms: int) -> events.Row:
+def event_row(maker: str, event: UsageEvent, at_ms: int, now_ms: int) -> events.Row:
     """An event that is made here, as it is stored."""
     return events.Row(
         customer=event.customer,
@@ -174,7 +187,7 @@ def event_row(maker: str, event: UsageEvent, now_ms: int) -> events.Row:
         seq=0,
         agent=maker,
         feature=event.feature,
-        at_ms=event.at_ms,
+        at_ms=at_ms,
         received_at_ms=now_ms,
         digest=reconciliation.digest(event),
         body=encode_msgpack(event),

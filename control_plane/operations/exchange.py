@@ -94,7 +94,7 @@ class Exchange:
         self.answer = Answer()
         self.books = Books(connection, now_ms)
         self.entitlements: dict[str, Entitlement] = {}
-        self.held = Held({}, {}, {}, {}, {})
+        self.held = Held({}, {}, {}, {}, {}, {})
         self.rows: dict[str, leases.Row] = {}
         self.payers: dict[str, leases.Row] = {}
         self.windows: dict[Key, int] = {}

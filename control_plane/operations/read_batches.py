@@ -38,7 +38,8 @@ SAYINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One event as it came in, with its digest and the instant at which it counts; ``late``: it is too old to."""
+    """One event as it came in, with its digest and the instant at which it counts; ``late``: it is too old to;
+    ``own_ms``: when it happened, if its billing period is closed, so that it counts later."""
 
     boot: int
     seq: int
@@ -47,6 +48,7 @@ class Incoming:
     digest: bytes
     at_ms: int
     late: bool = False
+    own_ms: int | None = None
 
     @property
     def identity(self) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from control_plane.operations.enter_corrections import enter_corrections
 from control_plane.operations.pin_price_books import require_price_book
 from control_plane.operations.refusals import Conflict
 from control_plane.operations.resolve_entitlement import entitlements_of
-from control_plane.store import events, reratings
+from control_plane.store import events, periods, reratings
 from control_plane.store.database import Connection
 from control_plane.store.events import Kept
 from protocol.codec import MsgpackDecoder
@@ -64,7 +64,8 @@ class Rerated:
     Attributes:
         calls: looked at. moved: whose price is another. corrected: that were corrected now; the others were before.
         unpriced: calls that this version of the book has no price for: they stay as they are.
-        closed: calls of billing periods that are closed: left to adjustments in the next.
+        closed: of those whose price is another: in billing periods that are closed: corrected by adjustments in the
+            next.
         sums: by UTC day (its first instant) and meter: before, and after.
         following: where the next page begins; ``None``: that was all.
     """
@@ -107,12 +108,12 @@ def rerate_usage(
         require_customer(connection, customer, lock=True)
     rows = events.first_words(connection, customer, order.from_ms, order.to_ms, position, PAGE + 1)
     shown = rows[:PAGE]
+    closed_ms = periods.closed_until(connection, customer)
     repricer, corrections = Repricer(order.book, version, body), []
     for row, said in _chains(connection, customer, shown):
         moved = _look(found, repricer, row, said)
-        if moved and is_closed(connection, customer, row.at_ms):
-            found.closed += 1
-        elif moved:
+        if moved:
+            found.closed += row.at_ms < closed_ms
             corrections.append(correction(name, said, moved, row.at_ms))
     if apply and corrections:
         found.corrected = len(enter_corrections(connection, customer, MAKER, corrections, author).names)
@@ -123,13 +124,6 @@ def rerate_usage(
     elif order.plan is not None and _next_on_plan(connection, order.plan, customer, author.now_ms):
         found.following = Position(customer)
     return found
-
-
-def is_closed(connection: Connection, customer: str, at_ms: int) -> bool:
-    """Whether the billing period that holds ``at_ms`` is closed for this customer, so that its calls are corrected by
-    adjustments in the next one. The place for that rule: no period is ever closed yet."""
-    del connection, customer, at_ms
-    return False
 
 
 def _check(order: Rerating) -> None:

@@ -32,6 +32,7 @@ class Standing(NamedTuple):
     Attributes:
         calendars: by which their windows are told. changes_at_ms: when what they may use changes by itself, where it
             does. shadow: limits that are counted and never refused. authored: limits as plan and add-ons say them.
+        closed_until: before when billing periods are closed.
     """
 
     entitlements: dict[str, Entitlement]
@@ -39,6 +40,7 @@ class Standing(NamedTuple):
     changes_at_ms: dict[str, int]
     shadow: dict[str, tuple[Limit, ...]]
     authored: dict[str, tuple[PlanLimit, ...]]
+    closed_until: dict[str, int]
 
 
 def entitlement_of(connection: Connection, customer: str, now_ms: int) -> Entitlement | None:
@@ -60,7 +62,7 @@ def standing_of(connection: Connection, names: Iterable[str], now_ms: int) -> St
     meters = tuple(sorted({*BUILT_IN_METERS, *catalog.meter_names(connection)}))
     rows = list(customers.holders(connection, names))
     stale = facts_of(connection, [row.customer for row in rows if not _holds(row, now_ms)])
-    found = Standing({}, {}, {}, {}, {})
+    found = Standing({}, {}, {}, {}, {}, {})
     for row in rows:
         facts = stale.get(row.customer)
         if facts is None:
@@ -76,6 +78,7 @@ def standing_of(connection: Connection, names: Iterable[str], now_ms: int) -> St
         if changes_at_ms is not None:
             found.changes_at_ms[row.customer] = changes_at_ms
         found.authored[row.customer] = document.authored
+        found.closed_until[row.customer] = row.closed_until_ms
         if document.shadow:
             found.shadow[row.customer] = document.shadow
     return found

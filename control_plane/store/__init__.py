@@ -36,6 +36,7 @@ demands         what agents lately asked for
 events          usage events
 shadow_refusals   what limits in shadow would have refused
 notices         what people are told, and which thresholds are crossed
+periods         billing periods that are closed
 rollups         sums of usage by hour and by minute, maintained
 usage           reads those sums, by spans of time
 balances        reads how allowances stand

@@ -53,6 +53,7 @@ credit_transfers = Table(
     Column("event", KEY),
     Column("at_ms", BigInteger, nullable=False),
     Index(None, "customer", "transfer"),
+    Index(None, "customer", "at_ms"),
     CheckConstraint("amount > 0 AND from_account <> to_account", name="transfers_move_something"),
     sqlite_autoincrement=True,
 )

@@ -39,6 +39,7 @@ class HolderRow(NamedTuple):
         body: text of a ``core.entitlements.Document``; ``None``: nobody has resolved it yet.
         changes_at_ms: when it may change by itself. ends_at_ms: when everything will be refused.
         anchor_ms, zone, period_months: its calendar.
+        closed_until_ms: before when its billing periods are closed.
     """
 
     customer: str
@@ -49,6 +50,7 @@ class HolderRow(NamedTuple):
     zone: str
     period_months: int
     body: str | None
+    closed_until_ms: int = 0
 
 
 class Resolved(NamedTuple):
@@ -138,6 +140,7 @@ def _holders(dialect: str) -> Select[Any]:
         customers.c.zone,
         customers.c.period_months,
         documents.c.body,
+        customers.c.closed_until_ms,
     ).select_from(named.outerjoin(documents, documents.c.document == customers.c.document))
 
 

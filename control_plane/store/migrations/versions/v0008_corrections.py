@@ -18,6 +18,7 @@ def upgrade() -> None:
     """Forwards."""
     op.add_column('customers', sa.Column('closed_until_ms', sa.BigInteger(), server_default='0', nullable=False))
     op.add_column('generations', sa.Column('grace_ms', sa.BigInteger(), server_default=_GRACE_MS, nullable=False))
+    op.create_index(op.f('ix_credit_transfers_customer_at_ms'), 'credit_transfers', ['customer', 'at_ms'])
     op.create_table('corrections',
     sa.Column('customer', sa.String(length=128), nullable=False),
     sa.Column('correction', sa.String(length=128), nullable=False),
