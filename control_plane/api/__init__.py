@@ -4,6 +4,7 @@ features        features
 meters          meters
 plans           plans
 catalog_file    the catalog as one file
+migrations      subscribers to a newer version of their plan or add-on
 price_books     price books
 reratings       past usage by other prices
 customers       customers and their entitlements
@@ -63,6 +64,7 @@ from control_plane.api.health import HEALTH_HANDLERS
 from control_plane.api.journals import JOURNAL_HANDLERS
 from control_plane.api.leases import LEASE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
+from control_plane.api.migrations import MIGRATION_HANDLERS
 from control_plane.api.notices import NOTICE_HANDLERS
 from control_plane.api.overrides import OVERRIDE_HANDLERS
 from control_plane.api.periods import PERIOD_HANDLERS
@@ -81,6 +83,7 @@ ALL_HANDLERS: list[Any] = [
     *METER_HANDLERS,
     *PLAN_HANDLERS,
     *CATALOG_FILE_HANDLERS,
+    *MIGRATION_HANDLERS,
     *PRICE_BOOK_HANDLERS,
     *RERATING_HANDLERS,
     *CUSTOMER_HANDLERS,

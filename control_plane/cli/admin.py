@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from control_plane.cli.admin_catalog import apply, export
+from control_plane.cli.admin_catalog import apply, export, migrate_add_on, migrate_plan
 from control_plane.cli.admin_customers import balances, credits, explain, usage
 from control_plane.cli.admin_subscriptions import subscription
 
@@ -30,5 +30,5 @@ def main() -> None:
     """
 
 
-for command in (apply, export, explain, usage, balances, credits, subscription):
+for command in (apply, export, migrate_plan, migrate_add_on, explain, usage, balances, credits, subscription):
     main.add_command(command)

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from control_plane.cli.admin_http import ApiProblem, Desk, speaks
+from control_plane.cli.admin_http import ApiProblem, Desk, cells, is_name, speaks, table
 from control_plane.cli.catalog_yaml import line_of, read_catalog, write_catalog
 from control_plane.core.catalog_file import CatalogFile, concise
 
@@ -61,6 +61,72 @@ def export(desk: Desk) -> None:
         return
     file = msgspec.convert(found, CatalogFile)
     click.echo(write_catalog(concise(file)) if found and concise(file) else "{}", nl=False)
+
+
+def _versions(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+    """For click. Raises: BadParameter."""
+    try:
+        return [int(part) for part in value.split(",") if part.strip()]
+    except ValueError:
+        raise click.BadParameter("expected versions, as 1,2", ctx=context, param=parameter) from None
+
+
+def _migration(name: str, what: str, path: str) -> click.Command:
+    @click.command(name)
+    @click.argument("key", metavar=what.upper().replace("-", "_"), callback=is_name)
+    @click.option("--to", type=click.IntRange(1, 2**31 - 1), help="To this version; else the newest.")
+    @click.option("--from", "versions", default="", callback=_versions, help="From these, as 1,2; else all older ones.")
+    @click.option("--when", default="now", show_default=True, help="now, period_end (each one's own), or an instant.")
+    @click.option("--name", callback=is_name, help="Of the migration: it moves a customer once. Else made from --to.")
+    @click.option(
+        "--dry-run", is_flag=True, help="Only show who would be moved, and whose limits fall below their use."
+    )
+    @speaks
+    def migrate(
+        desk: Desk, key: str, to: int | None, versions: list[int], when: str, name: str | None, dry_run: bool
+    ) -> None:
+        version = to or desk.get(f"{path}/{key}")["version"]
+        order = {"migration": name or f"to-{version}-{when[:20]}", "to": version, "from": versions, "when": when}
+        pages: list[dict[str, Any]] = []
+        cursor = None
+        while not pages or cursor is not None:
+            pages.append(desk.post(f"{path}/{key}/migrations", {**order, "dry_run": dry_run, "cursor": cursor}))
+            cursor = pages[-1]["next_cursor"]
+        lists = ("moved", "held_back", "refused", "below")
+        whole = {**pages[0], **{one: [each for page in pages for each in page[one]] for one in lists}}
+        desk.show(whole, lambda console: _draw_migration(console, f"{key}@{version}", whole))
+
+    migrate.help = f"""Move subscribers from older versions of {what} to a newer one.
+
+    In batches; interrupted, just say it again. What else is arranged for them stays, and usage counts on. Look first:
+    --dry-run also shows whose limits would fall below what they have used.
+    """
+    return migrate
+
+
+migrate_plan = _migration("migrate-plan", "plan", "/v1/plans")
+migrate_add_on = _migration("migrate-add-on", "add-on", "/v1/add-ons")
+
+
+def _draw_migration(console: Console, version: str, found: dict[str, Any]) -> None:
+    if found["below"]:
+        shown = table("customer", "limit", "of", "used", "before", "after", title="Limits that fall below what is used")
+        for one in found["below"]:
+            before = "unlimited" if one["before"] is None else one["before"]
+            named = (one["customer"], one["limit"], one["scope_value"], one["used"], before, one["after"])
+            shown.add_row(*cells(*named))
+        console.print(shown)
+    for one in found["refused"]:
+        console.print(Text(f"{one['customer']} cannot be moved: {one['detail']}"), soft_wrap=True)
+    if found["held_back"]:
+        listed = ", ".join(found["held_back"])
+        console.print(
+            Text(f"Moved before under this name and moved back since, so left alone: {listed}"), soft_wrap=True
+        )
+    would = "would be" if found["dry_run"] else "are"
+    counts = f"{len(found['moved']):,} customers {would} moved to {version}"
+    below = len({one["customer"] for one in found["below"]})
+    console.print(Text(f"{counts}; {below:,} of them with limits below what they have used."))
 
 
 def _draw(console: Console, done: dict[str, Any], show_all: bool) -> None:

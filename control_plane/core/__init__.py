@@ -3,6 +3,7 @@
 catalog          composes plans by the rules they must keep
 catalog_file     the catalog as one file
 catalog_changes  what applying one changes, and for whom
+plan_migrations  subscriptions from one version to another
 texts            free text of people
 plans            what plans and add-ons say
 limit_rules      those for its limits

@@ -6,6 +6,7 @@ resolve_entitlement    what customers may use now
 apply_catalog          declare features and meters, publish plans
 apply_file             the same for a whole file, and what that changes for whom
 count_subscribers      how many have which terms
+migrate_plan           subscribers from older versions of a plan to a newer one
 library_prices         what a maintained library knows of prices
 change_price_book      publish price books, seed them
 rerate_usage           price past calls again

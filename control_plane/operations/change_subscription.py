@@ -8,7 +8,7 @@ from typing import Any
 
 from control_plane.core import subscriptions as life
 from control_plane.core.arrangements import Arrangement, When, arrange, instant_of
-from control_plane.core.entitlements import resolve
+from control_plane.core.entitlements import Document, resolve
 from control_plane.core.subscriptions import AddOn, Change, Payment, SubscriptionStatus, Terms, Track, Trial, terms_at
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import require_customer
@@ -139,22 +139,7 @@ def write(
 ) -> Life:
     """Write an arrangement down, and what follows from it."""
     if arranged.changes or arranged.replaced:
-        subscriptions.replace(connection, arranged.replaced, author.now_ms)
-        rows = [
-            {
-                "customer": customer,
-                "track": one.track.value,
-                "value": life.to_json(one.track, one.value),
-                "from_ms": one.from_ms,
-                "cause": cause,
-                "actor": author.token,
-                "recorded_at_ms": author.now_ms,
-            }
-            for one in arranged.changes
-        ]
-        subscriptions.add(connection, rows)
-        said = [{"track": row["track"], "value": row["value"], "from_ms": row["from_ms"]} for row in rows]
-        author.write_down(connection, cause, customer, {"changes": said, "replaced": list(arranged.replaced)}, customer)
+        record(connection, customer, arranged, cause, author)
         changes = changes_of(connection, customer)
         _require_bounded(connection, customer, [one.from_ms for one in arranged.changes])
         author.change_entitlement(connection, customer, cause)
@@ -164,6 +149,26 @@ def write(
         terms = terms_at(changes, begins_ms)
     assert terms is not None
     return Life(changes, terms)
+
+
+def record(connection: Connection, customer: str, arranged: Arrangement, cause: str, author: Author) -> None:
+    """Write an arrangement down and nothing else; to be followed by the customer's entitlement."""
+    subscriptions.replace(connection, arranged.replaced, author.now_ms)
+    rows = [
+        {
+            "customer": customer,
+            "track": one.track.value,
+            "value": life.to_json(one.track, one.value),
+            "from_ms": one.from_ms,
+            "cause": cause,
+            "actor": author.token,
+            "recorded_at_ms": author.now_ms,
+        }
+        for one in arranged.changes
+    ]
+    subscriptions.add(connection, rows)
+    said = [{"track": row["track"], "value": row["value"], "from_ms": row["from_ms"]} for row in rows]
+    author.write_down(connection, cause, customer, {"changes": said, "replaced": list(arranged.replaced)}, customer)
 
 
 def changes_of(connection: Connection, customer: str) -> tuple[Change, ...]:
@@ -185,14 +190,20 @@ def require_subscription(connection: Connection, customer: str, now_ms: int) -> 
 def _require_bounded(connection: Connection, customer: str, instants: Iterable[int]) -> None:
     facts = facts_of(connection, [customer])[customer]
     for at_ms in set(instants):
-        document = resolve(facts, at_ms)
-        for name, found, most in (
-            ("limits", len(document.limits) + len(document.shadow), LIMITS_MAX),
-            ("features", len(document.features), FEATURES_MAX),
-            ("rates", len(document.rates), RATES_MAX),
-        ):
-            if found > most:
-                raise Violation("add_ons", f"and the plan have {found} {name} together", f"at most {most}")
+        if wrong := bounds_violation(resolve(facts, at_ms)):
+            raise wrong
+
+
+def bounds_violation(document: Document) -> Violation | None:
+    """What a plan with its add-ons has too much of; ``None``: of nothing."""
+    for name, found, most in (
+        ("limits", len(document.limits) + len(document.shadow), LIMITS_MAX),
+        ("features", len(document.features), FEATURES_MAX),
+        ("rates", len(document.rates), RATES_MAX),
+    ):
+        if found > most:
+            return Violation("add_ons", f"and the plan have {found} {name} together", f"at most {most}")
+    return None
 
 
 def _add_ons(connection: Connection, terms: Terms | None, orders: tuple[AddOnOrder, ...]) -> tuple[AddOn, ...]:

@@ -63,10 +63,29 @@ def counts(connection: Connection, now_ms: int) -> Iterator[tuple[dict[str, str]
 
 def that_chose(connection: Connection, plan: str, after: str, count: int) -> list[str]:
     """Up to ``count`` customers, in order of id, for whom a plan was or will be chosen at some time."""
+    return that_named(connection, "plan", plan, after, count)
+
+
+def that_named(connection: Connection, track: str, key: str, after: str, count: int) -> list[str]:
+    """The same for a plan (track ``plan``) or an add-on (track ``add_ons``)."""
     c = subscription_changes.c
-    query = select(c.customer).distinct().where(c.track == "plan", c.replaced_at_ms.is_(None), c.customer > after)
-    chosen = c.value.startswith(f'["{plan}",', autoescape=True)
-    return list(connection.execute(query.where(chosen).order_by(c.customer).limit(count)).scalars())
+    query = select(c.customer).distinct().where(c.track == track, c.replaced_at_ms.is_(None), c.customer > after)
+    if track == "plan":
+        named = c.value.startswith(f'["{key}",', autoescape=True)
+    else:
+        named = c.value.contains(f'"add_on":"{key}",', autoescape=True)
+    return list(connection.execute(query.where(named).order_by(c.customer).limit(count)).scalars())
+
+
+def caused(connection: Connection, names: Iterable[str], cause: str) -> set[str]:
+    """Those of these customers of whose subscription anything was ever changed by this cause."""
+    ordered = sorted(set(names))
+    c = subscription_changes.c
+    found: set[str] = set()
+    for start in range(0, len(ordered), CHUNK):
+        query = select(c.customer).where(c.customer.in_(ordered[start : start + CHUNK]), c.cause == cause)
+        found |= set(connection.execute(query.distinct()).scalars())
+    return found
 
 
 def history(connection: Connection, customer: str, after: int, count: int) -> list[ChangeRow]:
