@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from control_plane.core.rerating import sums
 from protocol.events import Priced, UsageEvent
-from protocol.units import QUANTITY_MAX
+from protocol.units import METERS_MAX, QUANTITY_MAX
 from protocol.violations import Violation
 
 NAME_MAX = 100
@@ -21,6 +21,11 @@ def correction_id(correction: str) -> str:
 def latest_prices(said: Sequence[UsageEvent]) -> dict[str, Priced]:
     """By what each derived meter of a call was priced last."""
     return {priced.meter: priced for event in said for priced in event.priced}
+
+
+def derived_of(said: Sequence[UsageEvent]) -> tuple[str, ...]:
+    """Which meters of a call nobody reported, in order of name."""
+    return tuple(sorted({meter for event in said for meter in event.derived}))
 
 
 def correct(
@@ -44,11 +49,13 @@ def correct(
     moved, moved_tokens = _differences(were, amounts), _differences(were_tokens, tokens)
     if not moved and not moved_tokens:
         return None
-    for meter, difference in moved.items():
-        if abs(difference) > QUANTITY_MAX:
-            raise Violation(f"amounts.{meter}", f"is {difference} from what it was", f"at most {QUANTITY_MAX}")
+    for field, differences in (("amounts", moved), ("tokens", moved_tokens)):
+        for name, difference in differences.items():
+            if abs(difference) > QUANTITY_MAX:
+                raise Violation(f"{field}.{name}", f"is {difference} from what it was", f"at most {QUANTITY_MAX}")
+        if len(differences) > METERS_MAX:
+            raise Violation(field, f"differ in {len(differences)} names", f"at most {METERS_MAX}")
     priced = latest_prices(said)
-    derived = {meter for event in said for meter in event.derived}
     return UsageEvent(
         event=correction_id(correction),
         customer=first.customer,
@@ -63,8 +70,9 @@ def correct(
         usage_source=last.usage_source,
         outcome=last.outcome,
         corrects=first.event,
-        derived=tuple(sorted(derived & moved.keys())),
-        priced=tuple(priced[meter] for meter in sorted(derived & moved.keys() & priced.keys())),
+        # All of them, moved or not: whoever prices the call anew reads there what it was priced by last.
+        derived=derived_of(said),
+        priced=tuple(priced[meter] for meter in sorted(priced)),
     )
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from control_plane.core.corrections import correct, latest_prices
+from control_plane.core.corrections import correct, derived_of, latest_prices
 from control_plane.core.price_books import decode_book
 from control_plane.core.rerating import Repricer
 from control_plane.operations.author import Author
@@ -89,6 +89,9 @@ def correct_usage(connection: Connection, customer: str, correction: str, order:
     first, said = _said(connection, customer, order.event)
     event = correct(correction, said, *_wanted(connection, order, said), first.at_ms)
     entered = enter_corrections(connection, customer, MAKER, [event] if event else [], author)
+    if event is not None and event.event not in entered.names:
+        detail = f"There is an event {event.event!r} already; use another id."
+        raise Conflict("event_exists", detail, "correction")
     outcome = Outcome((Item(order.event, ItemResult.ACCEPTED),), entered.effects)
     remember(connection, customer, correction, order.kind.value, order, outcome, author)
     return outcome
@@ -149,9 +152,8 @@ def _wanted(
         return {}, {}
     reported = normalise(order.amounts, order.tokens)
     made: dict[str, int] = {}
-    derived = sorted({meter for event in said for meter in event.derived})
     prices = latest_prices(said)
-    for meter in derived:
+    for meter in derived_of(said):
         if meter in reported:
             raise Violation(f"amounts.{meter}", "is made by rates of the others", "what callers report")
         price = _price(connection, prices[meter], said, reported, order.tokens) if meter in prices else None

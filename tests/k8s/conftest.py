@@ -44,6 +44,7 @@ EVERYTHING: Values = {
         "port": 9443,
         "learningMinutes": 30,
         "retentionDays": 3_650,
+        "graceDays": 20,
         "sealKey": {"existingSecret": "seal-key", "key": "seal"},
         "priorityClassName": "system-cluster-critical",
         "nodeSelector": {"pool": "platform"},

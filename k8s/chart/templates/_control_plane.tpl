@@ -135,6 +135,8 @@ spec:
   value: {{ .Values.controlPlane.learningMinutes | quote }}
 - name: ALLOTMENT_RETENTION_DAYS
   value: {{ .Values.controlPlane.retentionDays | quote }}
+- name: ALLOTMENT_GRACE_DAYS
+  value: {{ .Values.controlPlane.graceDays | quote }}
 {{- if .Values.controlPlane.sealKey.existingSecret }}
 - name: ALLOTMENT_SEAL_KEY_FILE
   value: /etc/allotment/tokens/seal-key
