@@ -12,7 +12,8 @@ from control_plane.operations.sync_agent import Synced, sync_agent
 from control_plane.store import agents
 from protocol.codec import encode_msgpack
 from protocol.events import EventBatch, Subject, UsageEvent
-from protocol.uplink_messages import SyncRequest
+from protocol.leases import LeaseReport
+from protocol.uplink_messages import Ask, CustomerSync, SyncRequest
 
 DAY_MS = 86_400_000
 PATH = "/v1/customers/acme"
@@ -39,14 +40,19 @@ class Sender:
     def __init__(self, database: Any, clock: Any) -> None:
         self.database, self.clock = database, clock
         self.seqs: dict[str, int] = {}
+        self.known: set[str] = set()
 
     def __call__(self, tokens: int, user: str | None = None, agent: str = "agent-1") -> None:
         seq = self.seqs[agent] = self.seqs.get(agent, 0) + 1
         amounts = {"requests": 1, "input_tokens": tokens} | ({"images": 1} if user else {})
         event = UsageEvent(f"{agent}-{seq}", "acme", "chat", self.clock.now_ms(), amounts, Subject(user=user))
         body = encode_msgpack([event])
-        batches = (EventBatch(1, seq, 1, crc32(body), body),)
-        request = SyncRequest(f"journal-{agent}", 1, "nonce", snapshot=seq == 1, batches=batches)
+        self.sync(agent, batches=(EventBatch(1, seq, 1, crc32(body), body),))
+
+    def sync(self, agent: str, **parts: Any) -> None:
+        first = agent not in self.known
+        self.known.add(agent)
+        request = SyncRequest(f"journal-{agent}", 1, "nonce", snapshot=first, **parts)
         outcome = self.database.run(lambda connection: sync_agent(connection, agent, request, self.clock.now_ms()))
         assert isinstance(outcome, Synced), outcome
 
@@ -125,6 +131,18 @@ def test_two_that_cross_at_the_same_time_tell_once(acme: Any, use: Sender) -> No
     for thread in threads:
         thread.join()
     assert told(acme) == [("crossed", "tokens", "", percent) for percent in (50, 80, 100)]
+
+
+def test_use_on_a_lease_counts_as_soon_as_its_holder_tells(acme: Any, use: Sender) -> None:
+    counter = "*/input_tokens/day/customer"
+    use.sync("agent-1", customers=(CustomerSync("acme", 0, asks=(Ask("lease-1", counter, "", 600, 1),)),))
+    assert told(acme) == [], "what is lent is not used"
+    use.sync("agent-1", leases=(LeaseReport("lease-1", cap=600, settled=499),))
+    assert told(acme) == []
+    use.sync("agent-1", leases=(LeaseReport("lease-1", cap=600, settled=500),))
+    assert told(acme) == [("crossed", "tokens", "", 50)]
+    use.sync("agent-1", leases=(LeaseReport("lease-1", cap=500, settled=500, closed=True),))
+    assert told(acme) == [("crossed", "tokens", "", 50)]
 
 
 def test_the_feed_tells_of_subscriptions_and_is_read_by_number(acme: Any, use: Sender, support: Any) -> None:
