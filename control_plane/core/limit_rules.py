@@ -10,6 +10,7 @@ from protocol.units import QUANTITY_MAX
 from protocol.violations import Violation
 from protocol.windows import WindowKind
 
+KEY_MAX = 128
 COUNTER_MAX = 300
 """Counters are keys of tables: their names have a bound."""
 
@@ -43,6 +44,9 @@ def limit_violations(
         if limit.counter in counters:
             expected = "one limit for each feature, meter, window, scope and role"
             yield Violation(path, f"counts the same as {counters[limit.counter]}", expected)
+        if len(limit.key) > KEY_MAX:
+            problem = f"makes the limit's name for {limit.roles[0]!r} longer than {KEY_MAX} letters"
+            yield Violation(f"{path}.by_role", problem, "a shorter key, or shorter names of roles")
         if len(limit.counter) > COUNTER_MAX:
             problem = f"needs a counter's name of {len(limit.counter)} letters: feature, meter, window, scope and role"
             yield Violation(path, problem, f"names that together have at most {COUNTER_MAX}")

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from control_plane.core.catalog import compose_plan, decode_plan, encode_plan
-from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
+from control_plane.core.plans import Bundle, PlanFeature, PlanGrant, PlanLimit, Price
 from protocol.entitlements import (
     FEATURES_MAX,
     LIMITS_MAX,
@@ -93,6 +93,19 @@ def test_a_plan_that_keeps_the_rules_is_composed_and_survives_storage() -> None:
         (change(batch_floor=11), "limits[0].batch_floor"),
         (change(batch_floor=1, amount=None), "limits[0].batch_floor"),
         (change(batch_floor=1, window=WindowKind.REQUEST), "limits[0].batch_floor"),
+        (change(by_role={"r" * 128: 5}), "limits[0].by_role"),
+        (change(by_role={"admin": 5}, roles=("admin",)), "limits[0].by_role"),
+        (change(feature="f" * 128, scope=Scope.TAG, scope_tag="t" * 128, meter="m" * 128), "limits[0]"),
+        (change(per_seat=True, amount=None), "limits[0].per_seat"),
+        (change(prorate=True, window=WindowKind.LIFETIME), "limits[0].prorate"),
+        (change(prorate=True, by_role={"admin": 5}), "limits[0].prorate"),
+        (change(shadow=True, window=WindowKind.IN_FLIGHT), "limits[0].shadow"),
+        (change(thresholds=(80, 50)), "limits[0].thresholds"),
+        (change(thresholds=(80,), amount=None), "limits[0].thresholds"),
+        (change(overage_price=Price(1, "EUR")), "limits[0].overage_price"),
+        (change(window=WindowKind.GRANTS), "limits[0].amount"),
+        (change(window=WindowKind.GRANTS, amount=0, scope=Scope.USER), "limits[0]"),
+        (change(window=WindowKind.GRANTS, amount=0, at_end=LimitEnd.THROTTLE), "limits[0].at_end"),
     ],
 )
 def test_a_limit_that_breaks_a_rule_is_named(limit: PlanLimit, field: str) -> None:
@@ -143,3 +156,19 @@ def test_a_plan_is_bounded() -> None:
     assert refusal(rates=tuple(Rate("credits", {"images": 1}) for _ in range(RATES_MAX + 1))) == "rates"
     assert refusal(features=tuple(PlanFeature("chat") for _ in range(FEATURES_MAX + 1))) == "features"
     assert refusal(limits=tuple(change(key=f"l{i}") for i in range(LIMITS_MAX + 1))) == "limits"
+
+
+@pytest.mark.parametrize(
+    ("grants", "field"),
+    [
+        ((PlanGrant("a", "nothing", 5),), "grants[0].meter"),
+        ((PlanGrant("a", "credits", 5), PlanGrant("a", "credits", 6)), "grants[1].key"),
+        ((PlanGrant("a", "credits", 5, WindowKind.MINUTE),), "grants[0].every"),
+        ((PlanGrant("a", "credits", 5, WindowKind.LIFETIME, rollover_max=5),), "grants[0].rollover_max"),
+        ((PlanGrant("a", "credits", 5, rollover_min=9, rollover_max=5),), "grants[0].rollover_min"),
+    ],
+)
+def test_credit_that_breaks_a_rule_is_named(grants: tuple[PlanGrant, ...], field: str) -> None:
+    with pytest.raises(Violation) as caught:
+        compose_plan(Bundle(grants=grants), KINDS, METERS)
+    assert caught.value.field == field
