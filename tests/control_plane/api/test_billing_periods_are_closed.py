@@ -160,3 +160,41 @@ def test_a_support_token_reads_statements_and_closes_nothing(period: Period, sup
     start = rfc3339(period.start_ms)
     assert support("GET", f"{PATH}/periods/{start}").status_code == 200
     assert support("POST", f"{PATH}/periods/{start}/close", json={}).status_code == 403
+
+
+def test_calls_of_a_closed_period_that_are_priced_again_are_adjusted_in_the_next(
+    admin: Any, database: Any, clock: Any
+) -> None:
+    def book(price: int) -> dict[str, Any]:
+        return {"currency": "USD", "overrides": [{"model": "haiku", "tokens": {"input": price * 1_000_000}}]}
+
+    admin.put("/v1/features/chat", {"name": "Chat", "kind": "metered"})
+    admin.put("/v1/meters/cost_micros", {"unit": "micro-USD"})
+    admin.put("/v1/price-books/standard", book(3))
+    budget = {"key": "budget", "meter": "cost_micros", "amount": 10**9, "window": "billing_period"}
+    uses = [{"book": "standard", "models": ["haiku"]}]
+    plan = {"name": "Pro", "features": [{"feature": "chat"}], "limits": [budget], "price_books": uses}
+    admin.put("/v1/plans/pro", plan)
+    admin.put(PATH, {"name": "Acme"})
+    admin.put(PATH + "/subscription", {"plan": "pro"})
+    period = Period(admin, database, clock)
+    call = {"feature": "chat", "at": rfc3339(period.start_ms), "tokens": {"input": 100}, "model": "haiku"}
+    admin.put(PATH + "/backfills/one", {"events": [{"event": "call-1", **call}], "reason": "test"})
+    clock.set(period.next_ms)
+    frozen = period.close().json()
+    assert quantities(frozen["statement"])["cost_micros"] == 300
+    admin.put("/v1/price-books/standard", book(2))
+    span = {"from": rfc3339(period.start_ms), "to": rfc3339(period.next_ms)}
+    order = {"book": "standard", "version": 2, "customer": "acme", "reason": "cheaper", **span}
+    shown = admin.put("/v1/reratings/cheaper", order)
+    done = admin.put("/v1/reratings/cheaper", {**order, "apply": True})
+    assert [(one["moved"], one["corrected"], one["closed"]) for one in (shown, done)] == [(1, 0, 1), (1, 1, 1)]
+    assert admin.put("/v1/reratings/cheaper", {**order, "apply": True})["corrected"] == 0
+    assert period.get() == frozen
+    draft = period.get(period.next_ms)["statement"]
+    assert quantities(draft) == {"cost_micros": -100}
+    assert [one["amounts"] for one in draft["adjustments"]] == [{"cost_micros": -100}]
+    fixed = {"kind": "amend", "event": "call-1", "tokens": {"input": 10}, "reason": "test"}
+    admin.put(PATH + "/corrections/fix", fixed)
+    assert quantities(period.get(period.next_ms)["statement"])["cost_micros"] == 20 - 300, "by the newer price"
+    assert database.read(check_books) == []
