@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from control_plane.cli.admin_http import ApiProblem, Desk, cells, is_name, speaks, table
+from control_plane.cli.admin_http import ApiProblem, Desk, cells, counted, is_name, speaks, table
 from control_plane.cli.catalog_yaml import line_of, read_catalog, write_catalog
 from control_plane.core.catalog_file import CatalogFile, concise
 
@@ -96,7 +96,8 @@ def _migration(name: str, what: str, path: str) -> click.Command:
         whole = {**pages[0], **{one: [each for page in pages for each in page[one]] for one in lists}}
         desk.show(whole, lambda console: _draw_migration(console, f"{key}@{version}", whole))
 
-    migrate.help = f"""Move subscribers from older versions of {what} to a newer one.
+    article = "an" if what[0] in "aeiou" else "a"
+    migrate.help = f"""Move subscribers from older versions of {article} {what} to a newer one.
 
     In batches; interrupted, just say it again. What else is arranged for them stays, and usage counts on. Look first:
     --dry-run also shows whose limits would fall below what they have used.
@@ -123,10 +124,12 @@ def _draw_migration(console: Console, version: str, found: dict[str, Any]) -> No
         console.print(
             Text(f"Moved before under this name and moved back since, so left alone: {listed}"), soft_wrap=True
         )
-    would = "would be" if found["dry_run"] else "are"
-    counts = f"{len(found['moved']):,} customers {would} moved to {version}"
+    head = f"{'Would be moved' if found['dry_run'] else 'Moved'} to {version}"
     below = len({one["customer"] for one in found["below"]})
-    console.print(Text(f"{counts}; {below:,} of them with limits below what they have used."))
+    said = (
+        f"{head}: {counted(len(found['moved']), 'customer')}, {below:,} of them with limits below what they have used."
+    )
+    console.print(Text(said), soft_wrap=True)
 
 
 def _draw(console: Console, done: dict[str, Any], show_all: bool) -> None:
@@ -150,7 +153,7 @@ def _draw(console: Console, done: dict[str, Any], show_all: bool) -> None:
 
 def _whom(entry: dict[str, Any]) -> str:
     if entry["section"] in {"features", "meters"}:
-        return f"changes what {entry['customers']:,} customers may use" if entry["customers"] else ""
+        return f"changes what {counted(entry['customers'], 'customer')} may use" if entry["customers"] else ""
     staying = [one for one in entry["subscribers"] if entry["outcome"] == "changed"]
     if not staying:
         return ""

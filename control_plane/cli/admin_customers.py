@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from control_plane.cli.admin_http import Desk, cells, is_name, speaks, table
+from control_plane.cli.admin_http import Desk, cells, filled, is_name, moment, speaks, table
 
 _STYLES = {"allow": "bold green", "throttle": "bold yellow", "block": "bold red"}
 _SUBJECTS = ("user", "workspace", "role", "api_key")
@@ -58,18 +58,25 @@ def _draw_explanation(console: Console, feature: str, found: dict[str, Any]) -> 
     if not found["limits"]:
         console.print("No limit is on the path of such a call.")
         return
-    shown = table("", "limit", "counts", "of", "window", "until", "amount", "used", "reserved", "lent", "limbo", "left",
-                  "needs", "from")  # fmt: skip
+    heads = ("", "limit", "counts", "of", "window", "until", "amount", "used", "reserved", "lent", "limbo", "left",
+             "needs", "made of")  # fmt: skip
+    rows = []
     for one in found["limits"]:
-        whose = one["scope"] if not one["scope_value"] else f"{one['scope']} {one['scope_value']}"
         mark = "ok" if one["granted"] else ("would refuse" if one["shadow"] else "REFUSES")
-        sources = ", ".join(_source(source) for source in one["sources"])
-        amount = "unlimited" if one["amount"] is None else one["amount"]
-        shown.add_row(
-            *cells(mark, one["limit"], one["meter"], whose, one["window"], one["window_end"], amount, one["used"],
-                   one["reserved"], one["lent"], one["limbo"], one["remaining"], one["need"], sources)
+        several = ", ".join(_source(source) for source in one["sources"]) if len(one["sources"]) > 1 else ""
+        rows.append(
+            (mark, one["limit"], one["meter"], _whose(one), one["window"], moment(one["window_end"]), _amount(one),
+             one["used"], one["reserved"], one["lent"], one["limbo"], one["remaining"], one["need"], several)
         )  # fmt: skip
-    console.print(shown)
+    console.print(filled(heads, rows, ("reserved", "lent", "limbo", "made of")))
+
+
+def _whose(one: dict[str, Any]) -> str:
+    return one["scope"] if not one["scope_value"] else f"{one['scope']} {one['scope_value']}"
+
+
+def _amount(one: dict[str, Any]) -> object:
+    return "unlimited" if one["amount"] is None else one["amount"]
 
 
 def _feature(key: str, found: dict[str, Any]) -> str:
@@ -78,7 +85,10 @@ def _feature(key: str, found: dict[str, Any]) -> str:
         return f"Feature {key}: nothing that the customer has names it."
     said = "on" if feature.get("enabled", True) else "off"
     value = f", set to {feature['value']}" if feature.get("value") is not None else ""
-    roles = f", otherwise for {', '.join(feature['by_role'])}" if feature.get("by_role") else ""
+    roles = "".join(
+        f"; {'on' if terms.get('enabled', True) else 'off'} for role {role}"
+        for role, terms in feature.get("by_role", {}).items()
+    )
     sources = ", ".join(_source(source) for source in found["feature_sources"])
     return f"Feature {key} ({feature['kind']}): {said}{value}{roles}; from {sources}."
 
@@ -130,16 +140,21 @@ def balances(desk: Desk, customer: str, **only: Any) -> None:
 
 
 def _draw_balances(console: Console, customer: str, found: list[dict[str, Any]]) -> None:
-    shown = table("limit", "counts", "of", "window", "until", "amount", "used", "in flight", "lent", "limbo", "left",
-                  "at its end", title=customer)  # fmt: skip
-    for one in found:
-        whose = one["scope"] if not one["scope_value"] else f"{one['scope']} {one['scope_value']}"
-        amount = "unlimited" if one["unlimited"] else one["amount"]
-        shown.add_row(
-            *cells(one["limit"], one["meter"], whose, one["window"], one["window_end"], amount, one["used"],
-                   one["in_flight"], one["lent"], one["limbo"], one["remaining"], one["at_end"])
-        )  # fmt: skip
-    console.print(shown)
+    heads = ("limit", "counts", "of", "window", "until", "amount", "used", "in flight", "lent", "limbo", "left",
+             "at its end", "overage")  # fmt: skip
+    rows = [
+        (one["limit"], one["meter"], _whose(one), one["window"], moment(one["window_end"]), _amount(one), one["used"],
+         one["in_flight"], one["lent"], one["limbo"], one["remaining"], one["at_end"], _overage(one))
+        for one in found
+    ]  # fmt: skip
+    console.print(filled(heads, rows, ("in flight", "lent", "limbo", "overage"), customer))
+
+
+def _overage(one: dict[str, Any]) -> str:
+    if not one["overage"]:
+        return ""
+    cost = one["overage_cost_micros"]
+    return f"{one['overage']:,}" + ("" if cost is None else f" = {cost:,} micro-{one['overage_currency']}")
 
 
 @click.command()
@@ -159,10 +174,10 @@ def _draw_credits(console: Console, customer: str, found: list[dict[str, Any]]) 
             f"{customer}, {one['meter']}: {one['remaining']:,} left for new calls, {one['reserved']:,} held by calls in"
             f" flight, {one['overdrawn']:,} overdrawn"
         )
-        shown = table("grant", "status", "left", "of", "burned", "priority", "kind", "ends", "from", title=title)
-        for grant in one["grants"]:
-            shown.add_row(
-                *cells(grant["grant"], grant["status"], grant["left"], grant["amount"], grant["burned"],
-                       grant["priority"], grant["category"], grant["expires_at"], grant["source"] or grant["reason"])
-            )  # fmt: skip
-        console.print(shown)
+        heads = ("grant", "status", "left", "of", "burned", "priority", "kind", "ends", "from")
+        rows = [
+            (grant["grant"], grant["status"], grant["left"], grant["amount"], grant["burned"], grant["priority"],
+             grant["category"], moment(grant["expires_at"]), grant["source"] or grant["reason"])
+            for grant in one["grants"]
+        ]  # fmt: skip
+        console.print(filled(heads, rows, (), title))

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,36 @@ def is_name(context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 def table(*heads: str, title: str | None = None) -> Table:
-    """An empty table."""
-    return Table(*heads, title=title, title_justify="left")
+    """An empty table, whose cells are never cut short."""
+    made = Table(title=title, title_justify="left")
+    for head in heads:
+        made.add_column(head, overflow="fold")
+    return made
+
+
+def filled(heads: Sequence[str], rows: Sequence[Sequence[object]], sparse: Sequence[str], title: str = "") -> Table:
+    """A table of these rows.
+
+    Args:
+        sparse: columns that are left out where no row has anything in them but 0.
+    """
+    shown = [
+        at for at, head in enumerate(heads) if head not in sparse or any(row[at] not in {0, None, ""} for row in rows)
+    ]
+    made = table(*(heads[at] for at in shown), title=title or None)
+    for row in rows:
+        made.add_row(*cells(*(row[at] for at in shown)))
+    return made
+
+
+def moment(text: str | None) -> str:
+    """An instant to the minute; nothing where a window never ends."""
+    return "" if text is None or text >= "2199" else f"{text[:10]} {text[11:16]}Z"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 customer``, ``2 customers``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def cells(*values: object) -> list[Text]:

@@ -23,8 +23,8 @@ from control_plane.store.catalog import ADD_ONS, PLANS
 from control_plane.store.database import Connection
 from protocol.windows import Calendar
 
-PAGE = 100
-"""Customers in one transaction."""
+PAGE = 25
+"""Customers in one transaction: their rows are held, and on SQLite everybody else waits, until it ends."""
 
 NAME_MAX = 40
 SCOPE_VALUES_MAX = 1_000

@@ -169,10 +169,10 @@ def test_the_command_shows_who_and_then_moves_them(
     use(database, clock, "b", 6)
     seen = allotment("migrate-plan", "pro", "--dry-run")
     assert seen.exit_code == 0, seen.output
-    assert "5 customers would be moved to pro@2; 1 of them with limits below what they have used." in seen.output
+    assert "Would be moved to pro@2: 5 customers, 1 of them with limits below what they have used." in seen.output
     assert "Limits that fall below what is used" in seen.output
-    assert "5 customers are moved to pro@2" in allotment("migrate-plan", "pro", "--to", "2").output
-    assert "0 customers are moved to pro@2" in allotment("migrate-plan", "pro", "--to", "2", "--from", "1").output
+    assert "Moved to pro@2: 5 customers, " in allotment("migrate-plan", "pro", "--to", "2").output
+    assert "Moved to pro@2: 0 customers, " in allotment("migrate-plan", "pro", "--to", "2", "--from", "1").output
     assert allotment("migrate-plan", "pro", "--from", "one").exit_code == 2
     assert "no version 9" in allotment("migrate-plan", "pro", "--to", "9").output
     assert "There is no add-on" in allotment("migrate-add-on", "none").output

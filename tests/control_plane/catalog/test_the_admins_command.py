@@ -125,7 +125,7 @@ def test_an_explanation_is_a_table_for_people(allotment: Any, acme: None) -> Non
     assert shown.startswith("ALLOW (ok)\nAllowed: every limit on the path has room.\nacme has pro@1; active.")
     assert "Feature chat (metered): on; from plan:pro@1." in shown
     assert "user u7" in shown
-    assert "plan:pro@1 10,000" in shown
+    assert "2026-09-22 00:00Z" in shown
     refused = allotment("explain", "acme", "chat", "--meter", "requests", "--amount", "5")
     assert refused.exit_code == 0, "an explanation of a refusal is an answer"
     assert refused.output.startswith("BLOCK (requested_usage_exceeds_limit)")
