@@ -14,6 +14,7 @@ It speaks with the control plane's API:
   ALLOTMENT_TOKEN       your token: an admin's to change, a support
                         token to look
   ALLOTMENT_TOKEN_FILE  a file that holds it
+  SSL_CERT_FILE         certificates to trust, where they are your own
 \b
 First steps:
   allotment export > catalog.yaml          what there is

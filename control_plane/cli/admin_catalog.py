@@ -36,7 +36,10 @@ def apply(desk: Desk, file: Path, dry_run: bool, show_all: bool) -> None:
     Look first:    allotment apply catalog.yaml --dry-run
     Then do it:    allotment apply catalog.yaml
     """
-    text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise click.ClickException(f"{file} cannot be read: {error}") from None
     try:
         done = desk.put("/v1/catalog", read_catalog(text, str(file)), dry_run="true" if dry_run else None)
     except ApiProblem as wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -16,17 +17,6 @@ class _Reader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: Any = {}
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Raises: YAMLError: a key stands twice."""
-        seen: dict[Any, yaml.Node] = {}
-        for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
-                first = seen[key.value].start_mark.line + 1
-                problem = f"{key.value!r} stands here a second time, after line {first}"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen[key.value] = key
-        return super().construct_mapping(node, deep)
-
 
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|false)$", "tf"),
@@ -39,18 +29,40 @@ for _tag, _pattern, _first in (
 _Reader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value.replace("_", "")))
 
 
+def _require_each_key_once(node: yaml.Node | None, seen: set[int]) -> None:
+    """Looked at before anything is merged: what is merged in may be said otherwise. Raises: ConstructorError."""
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            _require_each_key_once(one, seen)
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in lines:
+                problem = f"{key.value!r} stands here a second time, after line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        _require_each_key_once(value, seen)
+
+
 def read_catalog(text: str, name: str) -> dict[str, Any]:
     """What a file says. Sections that are left empty are left out.
 
     Raises: ClickException: it is no YAML, or no mapping; with the line.
     """
     try:
+        node = yaml.compose(text, _Reader)
+        _require_each_key_once(node, set())
         found = yaml.load(text, _Reader)  # noqa: S506 - a safe loader of our own
+        json.dumps(found)  # nothing that holds itself
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise click.ClickException(f"{name}:{line}: {error.problem or 'is no YAML'}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise click.ClickException(f"{name}: is no YAML: {error}") from None
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise click.ClickException(f"{name}: is no catalog: {error}") from None
     if found is None:
         return {}
     if not isinstance(found, dict):

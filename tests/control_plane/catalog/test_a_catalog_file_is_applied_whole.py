@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
+
+from control_plane.core.catalog_file import CatalogFile
+from control_plane.operations.apply_file import Outcome, apply_file
+from control_plane.operations.author import Author
+from control_plane.store.database import Database
 
 FILE: dict[str, Any] = {
     "meters": {"credits": {"unit": "credit"}, "images": {"unit": "image", "description": "made"}},
@@ -187,3 +194,23 @@ def test_what_never_changes_is_refused_with_its_path(admin: Any) -> None:
 def test_only_admins_apply_and_readers_read(support: Any) -> None:
     assert support("PUT", "/v1/catalog", json={}).status_code == 403
     assert support.get("/v1/catalog")["plans"] == {}
+
+
+def test_an_edit_of_what_somebody_else_has_changed_is_refused(admin: Any) -> None:
+    admin.put("/v1/catalog", FILE)
+    tag = admin("GET", "/v1/catalog").headers["etag"]
+    first = admin("PUT", "/v1/catalog", json=changed(plans__pro__name="Mine"), headers={"If-Match": tag})
+    assert first.status_code == 200
+    stale = admin("PUT", "/v1/catalog", json=changed(plans__pro__name="Theirs"), headers={"If-Match": tag})
+    assert stale.status_code == 412
+    assert admin.get("/v1/plans/pro")["name"] == "Mine"
+
+
+def test_many_who_apply_the_same_at_once_make_one_version(database: Database, clock: Any) -> None:
+    file, author = msgspec.convert(FILE, CatalogFile), Author("test", clock.now_ms())
+    with ThreadPoolExecutor(4) as threads:
+        done = [threads.submit(database.run, lambda connection: apply_file(connection, file, [], author))
+                for _ in range(4)]  # fmt: skip
+        outcomes = [{entry.outcome for entry in one.result()} for one in done]
+    assert sorted(outcomes, key=str).count({Outcome.NEW}) == 1
+    assert {entry.version for one in done for entry in one.result()} == {None, 1}

@@ -99,6 +99,33 @@ def test_what_is_wrong_in_a_file_is_named_with_its_line(
     assert said in done.output, done.output
 
 
+def test_what_is_merged_may_be_said_otherwise_and_referred_to_again() -> None:
+    text = """\
+.base: &base {window: day, amount: 1}
+.more: &more {<<: *base, window: hour}
+plans:
+  a: {<<: *more, window: week}
+  b: *more
+"""
+    assert read_catalog(text, "x") == {
+        "plans": {"a": {"window": "week", "amount": 1}, "b": {"window": "hour", "amount": 1}}
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["&a [*a]", "plans: &a {x: *a}", "? [a]\n: b", "? {a: b}\n: c", "a: b: c", "- a", "just a word", "\x00", "a: *b",
+     "a: !!binary x", "[" * 2_000, "12", "<<: 3", "{<<: [1]}", "--- a\n--- b"],
+)  # fmt: skip
+def test_what_is_no_catalog_is_refused_without_a_fault(allotment: Any, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    done = allotment("apply", str(path))
+    assert (done.exit_code, done.output.startswith("Error: ")) == (1, True), done.output
+    path.write_bytes(b"\xff\xfe")
+    assert "cannot be read" in allotment("apply", str(path)).output
+
+
 def test_lines_are_found_for_keys_with_dots() -> None:
     text = "plans:\n  a:\n    name: x\n  a.b:\n    name: y\n    limits:\n    - key: k\n"
     assert line_of(text, "plans.a.b.name") == 5
