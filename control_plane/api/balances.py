@@ -6,6 +6,7 @@ import msgspec
 from litestar.di import NamedDependency
 
 from control_plane.api.context import Context
+from control_plane.api.instants import end_of
 from control_plane.api.parameters import (
     OptionalKey,
     Page,
@@ -38,7 +39,7 @@ class BalanceItem(msgspec.Struct, frozen=True):
         in_flight: held by calls in flight; ``lent``: lent to agents and free there.
         remaining: amount less used and in flight, never below 0; null when unlimited, like amount and ceiling.
         window_start, window_end: null for a limit that has none: on single calls, on what is held at the same time, and
-            for rates.
+            for rates. A window that never ends has no end.
         smooth, burst: a rate of ``amount`` a window, of which so much may come at once; of a rate nothing is ever used
             up: ``lent`` is what the shares of all hosts sum to, and ``remaining`` what no host holds.
         exhausts_at, exhausts_in_ms: when ``remaining`` is used up if use goes on as in the last hour (of a subject or
@@ -92,7 +93,7 @@ def _item(balance: Balance, now_ms: int) -> BalanceItem:
         limbo=counted.limbo,
         remaining=balance.remaining,
         window_start=None if window is None else rfc3339(window.start_ms),
-        window_end=None if window is None else rfc3339(window.end_ms),
+        window_end=end_of(window),
         at_end=limit.at_end,
         unlimited=limit.amount is None,
         scope_tag=limit.scope_tag,

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 
 from control_plane.api.context import Context
-from control_plane.api.instants import Instant, instant_ms, optional_ms
+from control_plane.api.instants import Instant, end_of, instant_ms, optional_ms
 from control_plane.api.parameters import PathKey, QueryKey
 from control_plane.api.verbs import asks, reads
 from control_plane.core.combining import Source
@@ -229,7 +229,7 @@ def _limit(finding: LimitFinding, found: Explained) -> LimitItem:
         scope_value=finding.scope_value,
         window=limit.window.value,
         window_start=None if shown is None else rfc3339(shown.start_ms),
-        window_end=None if shown is None else rfc3339(shown.end_ms),
+        window_end=end_of(shown),
         amount=limit.amount,
         used=use.used,
         reserved=use.reserved,

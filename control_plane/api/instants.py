@@ -8,8 +8,9 @@ from typing import Annotated
 import msgspec
 
 from control_plane.core.arrangements import When
-from protocol.instants import INSTANT_MS_MAX, from_datetime
+from protocol.instants import INSTANT_MS_MAX, from_datetime, rfc3339
 from protocol.violations import Violation
+from protocol.windows import Window
 
 WORDS = "an instant such as 2026-12-31T00:00:00Z, between 1970 and 2200"
 Instant = Annotated[str, msgspec.Meta(min_length=1, max_length=40, description=WORDS)]
@@ -33,6 +34,11 @@ def instant_ms(text: str, field: str) -> int:
     if not 0 <= at_ms <= INSTANT_MS_MAX:
         raise Violation(field, "is outside our calendar", WORDS)
     return at_ms
+
+
+def end_of(window: Window | None) -> str | None:
+    """When a window ends, for people; ``None``: it never does, or there is none."""
+    return None if window is None or window.end_ms == INSTANT_MS_MAX else rfc3339(window.end_ms)
 
 
 def optional_ms(text: str | None, field: str) -> int | None:

@@ -34,12 +34,15 @@ from run import OUTPUT
 from sqlalchemy import LargeBinary, String, Text
 from sqlalchemy import Table as SqlTable
 
+from control_plane.core.explaining import Call
+from control_plane.operations.explain_decision import explain_decision
 from control_plane.operations.read_balances import BalancesQuery, read_balances
 from control_plane.operations.read_usage import UsageQuery, read_fleet_usage, read_usage
 from control_plane.operations.reconcile import reconcile
 from control_plane.operations.resolve_entitlement import entitlement_of
 from control_plane.store.database import Connection, Database
 from control_plane.store.tables import metadata
+from protocol.events import Subject
 from protocol.windows import WindowKind
 
 Request = Callable[[Connection, str], Any]
@@ -54,6 +57,7 @@ BY_USER = UsageQuery(NOW_MS - 30 * DAY_MS, NOW_MS, ("meter", "user"), dimension=
 MINUTES = UsageQuery(NOW_MS - 6 * HOUR_MS, NOW_MS, ("minute", "meter"))
 PERIOD = UsageQuery(None, None, ("meter", "model"), window=WindowKind.BILLING_PERIOD)
 FLEET = UsageQuery(NOW_MS - 30 * DAY_MS, NOW_MS, ("customer", "meter"), count=100)
+CALL = Call("chat", None, Subject(user="user-1"), {}, {"requests": 1, "input_tokens": 900, "output_tokens": 512})
 
 # What is measured: a request of one customer. Another one is another line.
 REQUESTS: dict[str, Request] = {
@@ -65,6 +69,10 @@ REQUESTS: dict[str, Request] = {
     "usage of a billing period": lambda connection, customer: read_usage(connection, customer, PERIOD, NOW_MS),
     "usage of 100 customers": lambda connection, customer: read_fleet_usage(
         connection, UsageQuery(**{**FLEET.__dict__, "after": (customer,)}), NOW_MS
+    ),
+    "explain": lambda connection, customer: explain_decision(connection, customer, CALL, None, NOW_MS),
+    "explain an hour ago": lambda connection, customer: explain_decision(
+        connection, customer, CALL, NOW_MS - HOUR_MS, NOW_MS
     ),
 }
 
