@@ -15,7 +15,7 @@ run: $(READY) ## Meter a real LLM workload with three real agents, kill one, and
 	@$(BIN)/python -m examples.quickstart
 
 test: $(READY) ## Run every test: rules, programs, faults, both databases, Kubernetes, style.
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(READY) ## Check formatting, lint, types and layers alone.
 	$(BIN)/ruff format --check .

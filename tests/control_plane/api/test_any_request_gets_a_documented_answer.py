@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = "4"
+EXAMPLES = "3"
 """For each operation and database; without a bound the same command looks for longer."""
 
 # msgpack, and one of them hangs: tests/control_plane/uplink is theirs. A token that is revoked may be the caller's own.

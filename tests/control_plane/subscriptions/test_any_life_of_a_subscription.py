@@ -314,6 +314,6 @@ def test_any_life_of_a_subscription_is_what_the_model_says(sqlite_template: Path
     run_state_machine_as_test(
         Lives,
         settings=settings(
-            max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

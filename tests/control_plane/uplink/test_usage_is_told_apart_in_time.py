@@ -34,7 +34,7 @@ def events(world: Any) -> list[UsageEvent]:
             feature=dice.choice(("chat", "search")),
             model=dice.choice((None, "m1", "m2")),
             subject=Subject(user=dice.choice((None, "ann", "bob"))),
-            at_ms=world.clock.now_ms() - dice.randrange(39 * DAY_MS),
+            at_ms=world.clock.now_ms() - dice.randrange(33 * DAY_MS),
         )
         for _ in range(240)
     ]
