@@ -26,7 +26,7 @@ BY_ITSELF = "time"
 
 
 def keep_entitlements(connection: Connection, names: Iterable[str], now_ms: int, cause: str) -> list[str]:
-    """Resolve these customers as of now; where the document differs, their next version, with a word to every agent.
+    """Resolve these customers as of now; where it differs, their next version, with a word to every agent.
 
     Last in a transaction: the change feed is held until its end.
 
@@ -62,14 +62,16 @@ def _keep(connection: Connection, held: Resolved, facts: Facts, now_ms: int, cau
     body = msgspec.json.encode(resolved).decode()
     document = entitlements.key_of(body)
     calendar = rules.calendar_at(facts, now_ms) or Calendar()
-    differs = document != held.document
+    ends_at_ms = rules.ends_at_ms(facts, now_ms)
+    # Agents are sent what has a newer version; when it will end is a part of what they decide by.
+    differs = (document, ends_at_ms) != (held.document, held.ends_at_ms)
     version = held.version + 1 if differs and held.document is not None else held.version
     wanted = Resolved(
         customer=held.customer,
         version=version,
         document=document,
         changes_at_ms=rules.next_change_ms(facts, now_ms),
-        ends_at_ms=rules.ends_at_ms(facts, now_ms),
+        ends_at_ms=ends_at_ms,
         anchor_ms=calendar.anchor_ms,
         zone=calendar.zone,
         period_months=calendar.months,
@@ -84,7 +86,7 @@ def _keep(connection: Connection, held: Resolved, facts: Facts, now_ms: int, cau
             told += _changes(held.customer, old, resolved)
         told += look_at_changed(connection, held.customer, resolved, calendar, now_ms)
     customers.put_resolved(connection, wanted)
-    return differs or wanted.ends_at_ms != held.ends_at_ms
+    return differs
 
 
 def _changes(customer: str, old: Document, new: Document) -> Iterator[Notice]:

@@ -111,6 +111,7 @@ class Lives(RuleBasedStateMachine):
         self.now_ms = START_MS
         self.model = Model()
         self.version = 0
+        self.agent: tuple[int, Any, int | None] = (0, None, None)
         self.bonus: list[tuple[str, int, int]] = []
 
     def teardown(self) -> None:
@@ -296,6 +297,18 @@ class Lives(RuleBasedStateMachine):
             end_ms = NEVER - 1 if found.ends_in_ms is None else self.now_ms + found.ends_in_ms
             assert model.status(end_ms - 1) in GIVING
             assert (model.status(end_ms) in GIVING) == (found.ends_in_ms is None)
+
+    @rule()
+    def an_agent_that_takes_newer_versions_knows_all_that_counts(self) -> None:
+        """Once what time changes is written down: an agent is sent an entitlement only when its version has grown."""
+        self.database.run(lambda connection: keep_due(connection, self.now_ms))
+        found = self.database.read(lambda connection: entitlement_of(connection, "acme", self.now_ms))
+        if found is None:
+            return
+        ends_ms = None if found.ends_in_ms is None else self.now_ms + found.ends_in_ms
+        if found.version > self.agent[0]:
+            self.agent = (found.version, (found.status, found.plan, found.limits), ends_ms)
+        assert self.agent == (found.version, (found.status, found.plan, found.limits), ends_ms)
 
     @invariant()
     def versions_only_grow_and_each_is_on_record(self) -> None:
