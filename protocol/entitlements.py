@@ -151,6 +151,11 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (self.amount or 0) if self.burst is None else self.burst
 
     @property
+    def most_of_one_call(self) -> int | None:
+        """What no single call may pass, however empty the counter: a rate never admits more than its burst at once."""
+        return self.burst_max if self.smooth and self.amount is not None else self.admission_ceiling
+
+    @property
     def is_counted(self) -> bool:
         """Whether it sums up use in windows: not what bounds a single call, a rate, or what is held at once."""
         return not self.smooth and self.window not in (WindowKind.REQUEST, WindowKind.IN_FLIGHT)

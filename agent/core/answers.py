@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.core.decide import Path, most_of_one_call
+from agent.core.decide import Path
 from agent.core.lacking import RETRY_MS, Refused, Step
 from protocol.decisions import Code, Decision, LimitState, Reservation, Verdict
 from protocol.entitlements import Entitlement, Limit, LimitEnd
@@ -197,7 +197,7 @@ def _sentence(why: Refused, state: LimitState, asked: int) -> str:
     limit = why.limit
     of_whom = f" of {_scope(limit)} {state.scope_value!r}" if state.scope_value else ""
     if why.code is Code.REQUESTED_USAGE_EXCEEDS_LIMIT:
-        most = f"at most {most_of_one_call(limit)} {_a_window(limit)}"
+        most = f"at most {limit.most_of_one_call} {_a_window(limit)}"
         return (
             f"This call asks for {asked} {limit.meter}; limit {limit.key!r}{of_whom} allows {most}."
             " Ask for less, or upgrade the plan."

@@ -48,13 +48,8 @@ def path_of(
         for limit in limits
         if limit.is_leased
     ]
-    bounds = [(most, limit.meter, limit) for limit in limits if (most := most_of_one_call(limit)) is not None]
+    bounds = [(most, limit.meter, limit) for limit in limits if (most := limit.most_of_one_call) is not None]
     return Path(tuple(bounds), tuple(steps))
-
-
-def most_of_one_call(limit: Limit) -> int | None:
-    """What no single call may pass: a rate never admits more than its burst at once."""
-    return limit.burst_max if limit.smooth and limit.amount is not None else limit.admission_ceiling
 
 
 def too_big(path: Path, meters: Mapping[str, int]) -> Refused | None:

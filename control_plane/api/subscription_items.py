@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from control_plane.core.subscriptions import Change, SubscriptionStatus, Track, terms_at, to_json
+from control_plane.core.arrangements import trial_end_ms
+from control_plane.core.subscriptions import Change, SubscriptionStatus, Track, ends_at_ms, in_order, to_json
 from control_plane.operations.change_subscription import Life
 from control_plane.store.subscriptions import ChangeRow
 from protocol.instants import rfc3339
@@ -74,10 +75,10 @@ class ChangeItem(msgspec.Struct, frozen=True):
 def subscription_item(customer: str, life: Life, now_ms: int) -> SubscriptionItem:
     """A subscription as of now."""
     terms, past = life.terms, [one for one in life.changes if one.from_ms <= now_ms]
-    coming = sorted((one for one in life.changes if one.from_ms > now_ms), key=lambda one: (one.from_ms, one.serial))
+    coming = [one for one in in_order(life.changes) if one.from_ms > now_ms]
     period = window_at(WindowKind.BILLING_PERIOD, now_ms, terms.calendar)
-    trial = next((one for one in coming if one.track is Track.TRIAL and one.value != "running"), None)
-    ends = next((one.from_ms for one in coming if _gives_nothing(life, one.from_ms)), None)
+    trial_ms = trial_end_ms(life.changes, now_ms)
+    ends_ms = ends_at_ms(life.changes, now_ms)
     return SubscriptionItem(
         customer=customer,
         plan=terms.plan,
@@ -92,8 +93,8 @@ def subscription_item(customer: str, life: Life, now_ms: int) -> SubscriptionIte
         period_end=rfc3339(period.end_ms),
         started_at=rfc3339(_started_ms(life.changes, now_ms)),
         changed_at=rfc3339(max((one.from_ms for one in past), default=now_ms)),
-        trial_ends_at=None if trial is None else rfc3339(trial.from_ms),
-        ends_at=None if ends is None or not terms.status.gives else rfc3339(ends),
+        trial_ends_at=None if trial_ms is None else rfc3339(trial_ms),
+        ends_at=None if ends_ms is None else rfc3339(ends_ms),
         coming=tuple(ComingItem(one.track, _raw(one), rfc3339(one.from_ms)) for one in coming),
     )
 
@@ -112,11 +113,6 @@ def change_item(row: ChangeRow) -> ChangeItem:
     )
 
 
-def _gives_nothing(life: Life, at_ms: int) -> bool:
-    terms = terms_at(life.changes, at_ms)
-    return terms is None or not terms.status.gives
-
-
 def _started_ms(changes: tuple[Change, ...], now_ms: int) -> int:
     """Its first plan, or the last time that a cancellation was over and it began anew."""
     plans = [one.from_ms for one in changes if one.track is Track.PLAN]
@@ -125,4 +121,4 @@ def _started_ms(changes: tuple[Change, ...], now_ms: int) -> int:
 
 
 def _raw(one: Change) -> msgspec.Raw:
-    return msgspec.Raw(to_json(one.track, one.value).encode())
+    return msgspec.Raw(to_json(one.value).encode())

@@ -96,7 +96,7 @@ def explain(document: Document, call: Call, look: Look) -> Explanation:
         return Explanation(Verdict.BLOCK, code, None, findings)
     enforced = [finding for finding in findings if not finding.shadow]
     for finding in enforced:
-        most = most_of_one_call(finding.limit)
+        most = finding.limit.most_of_one_call
         if most is not None and finding.need > most:
             return Explanation(Verdict.BLOCK, Code.REQUESTED_USAGE_EXCEEDS_LIMIT, finding.limit.key, findings)
     for finding in enforced:
@@ -105,11 +105,6 @@ def explain(document: Document, call: Call, look: Look) -> Explanation:
     over = next((one for one in enforced if _is_over(one)), None)
     code = Code.SOFT_LIMIT_EXCEEDED if over else Code.OK
     return Explanation(Verdict.ALLOW, code, over.limit.key if over else None, findings)
-
-
-def most_of_one_call(limit: Limit) -> int | None:
-    """What no single call may pass: a rate never admits more than its burst at once."""
-    return limit.burst_max if limit.smooth and limit.amount is not None else limit.admission_ceiling
 
 
 def _find(limit: Limit, call: Call, need: int, look: Look, *, shadow: bool) -> LimitFinding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, assert_never
 
@@ -121,31 +121,15 @@ class Terms:
         return SubscriptionStatus.TRIALING if self.trial is Trial.RUNNING else SubscriptionStatus.ACTIVE
 
 
-@dataclass
-class _Fold:
-    """What changes sum to."""
-
-    values: dict[Track, Any] = field(default_factory=dict)
-
-    def terms(self) -> Terms | None:
-        """``None``: there never was a plan."""
-        if Track.PLAN not in self.values:
-            return None
-        plan, version = self.values[Track.PLAN]
-        terms = Terms(plan, version)
-        for track, value in self.values.items():
-            terms = _with(terms, track, value)
-        return terms
-
-
 def terms_at(changes: Iterable[Change], at_ms: int) -> Terms | None:
     """The subscription as it is at an instant; ``None`` before it begins, and without one."""
-    fold = _Fold()
-    for change in in_order(changes):
-        if change.from_ms > at_ms:
-            break
-        fold.values[change.track] = change.value
-    return fold.terms()
+    values = {change.track: change.value for change in in_order(changes) if change.from_ms <= at_ms}
+    if Track.PLAN not in values:
+        return None
+    terms = Terms(*values[Track.PLAN])
+    for track, value in values.items():
+        terms = _with(terms, track, value)
+    return terms
 
 
 def in_order(changes: Iterable[Change]) -> list[Change]:
@@ -171,9 +155,8 @@ def ends_at_ms(changes: Iterable[Change], at_ms: int) -> int | None:
     return None
 
 
-def to_json(track: Track, value: Any) -> str:
-    """A value as it is stored."""
-    del track
+def to_json(value: Any) -> str:
+    """A value of any track as it is stored."""
     return msgspec.json.encode(value).decode()
 
 

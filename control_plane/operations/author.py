@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.operations.keep_entitlements import keep_entitlements
-from control_plane.store import audit_log, changes
+from control_plane.store import audit_log
 from control_plane.store.database import Connection
 
 
@@ -35,7 +35,3 @@ class Author:
             cause: the action, for the record of versions.
         """
         keep_entitlements(connection, [customer], self.now_ms, cause)
-
-    def announce(self, connection: Connection, customer: str) -> None:
-        """A word to every agent that it should look at the customer again."""
-        changes.append(connection, [changes.Change(customer, changes.ENTITLEMENT)], self.now_ms)

@@ -64,14 +64,6 @@ class Life:
     terms: Terms
 
 
-def subscribe(
-    connection: Connection, customer: str, plan: str, version: int | None, status: SubscriptionStatus, author: Author
-) -> Life:
-    """Put a customer on a plan at once, active or paused; see :func:`order`."""
-    paused = status is SubscriptionStatus.PAUSED
-    return order(connection, customer, SubscriptionOrder(plan, version, paused), author)
-
-
 def order(connection: Connection, customer: str, wanted: SubscriptionOrder, author: Author) -> Life:
     """Make a subscription what is ordered; the same said twice changes nothing.
 
@@ -158,7 +150,7 @@ def record(connection: Connection, customer: str, arranged: Arrangement, cause: 
         {
             "customer": customer,
             "track": one.track.value,
-            "value": life.to_json(one.track, one.value),
+            "value": life.to_json(one.value),
             "from_ms": one.from_ms,
             "cause": cause,
             "actor": author.token,

@@ -10,7 +10,7 @@ from control_plane.core.explaining import Call, Explanation, Look, Use, explain
 from control_plane.core.kinds import Kind, kind_of
 from control_plane.operations.change_customer import require_customer
 from control_plane.operations.refusals import NotFound
-from control_plane.operations.resolve_entitlement import decode_document, document_of, facts_of
+from control_plane.operations.resolve_entitlement import calendar_of, decode_document, document_of, facts_of
 from control_plane.store import balances, entitlements, ledger
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
@@ -49,7 +49,7 @@ def explain_decision(connection: Connection, customer: str, call: Call, at_ms: i
         assert document is not None
         newest = entitlements.newest(connection, customer)
         from_ms, cause = (newest.from_ms, newest.cause) if newest else (known.created_at_ms, "")
-        look = _now(connection, customer, _calendar(connection, customer, now_ms), now_ms)
+        look = _now(connection, customer, calendar_of(connection, customer, now_ms), now_ms)
         return Explained(now_ms, known.version, from_ms, cause, document, explain(document, call, look))
     version = entitlements.version_at(connection, customer, at_ms)
     if version is None:

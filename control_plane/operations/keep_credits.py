@@ -89,8 +89,8 @@ def _is_over(row: GrantRow, now_ms: int) -> bool:
 def _close(connection: Connection, row: GrantRow, calendar: Calendar, now_ms: int) -> None:
     assert row.until_ms is not None
     left = row.amount - row.burned
-    goes_on = 0 if row.voided_at_ms is not None else min(left, rollover(left, row.rollover_min, row.rollover_max))
-    more = 0 if row.voided_at_ms is not None else max(0, rollover(left, row.rollover_min, row.rollover_max) - left)
+    rolled = 0 if row.voided_at_ms is not None else rollover(left, row.rollover_min, row.rollover_max)
+    goes_on, more = min(left, rolled), max(0, rolled - left)
     account = credits.account_of(row.grant)
     lost = left - goes_on
     if lost:

@@ -11,11 +11,10 @@ import msgspec
 import pytest
 
 from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
-from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import put_customer
-from control_plane.operations.change_subscription import subscribe
+from control_plane.operations.change_subscription import SubscriptionOrder, order
 from control_plane.operations.sync_agent import Synced, TurnedAway, sync_agent
 from control_plane.store import agents, allowances, leases
 from control_plane.store.catalog import FeatureRow
@@ -69,7 +68,7 @@ class Product:
         def work(connection: Connection) -> None:
             author = Author("test", NOW_MS)
             put_customer(connection, self.name, self.name, author)
-            subscribe(connection, self.name, "plan", None, SubscriptionStatus.ACTIVE, author)
+            order(connection, self.name, SubscriptionOrder("plan"), author)
             agents.add(connection, self.name, self.name, NOW_MS)
 
         self.database.run(work)

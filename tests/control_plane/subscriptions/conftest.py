@@ -9,12 +9,11 @@ from zlib import crc32
 import pytest
 
 from control_plane.core.plans import Bundle, PlanFeature, PlanGrant, PlanLimit
-from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature, put_meter
 from control_plane.operations.audit_books import check_books
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import put_customer
-from control_plane.operations.change_subscription import subscribe
+from control_plane.operations.change_subscription import SubscriptionOrder, order
 from control_plane.operations.grant_credits import GrantOrder, grant_credits, void_grant
 from control_plane.operations.keep_entitlements import keep_due
 from control_plane.operations.read_credits import CreditBalance, read_credits
@@ -57,7 +56,7 @@ class Purse:
             if agents.lock(connection, "agent-9", self.clock.now_ms(), 0) is None:
                 agents.add(connection, "agent-9", "agent-9", self.clock.now_ms())
             put_customer(connection, "acme", "Acme", self.author)
-            subscribe(connection, "acme", plan, None, SubscriptionStatus.ACTIVE, self.author)
+            order(connection, "acme", SubscriptionOrder(plan), self.author)
 
         self.database.run(work)
 

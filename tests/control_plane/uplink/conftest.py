@@ -12,12 +12,11 @@ import msgspec
 import pytest
 
 from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
-from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature, put_meter
 from control_plane.operations.audit_books import check_books
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import put_customer
-from control_plane.operations.change_subscription import subscribe
+from control_plane.operations.change_subscription import SubscriptionOrder, order
 from control_plane.operations.sync_agent import Synced, TurnedAway, sync_agent
 from control_plane.store import agents
 from control_plane.store.catalog import FeatureRow, MeterRow
@@ -141,7 +140,7 @@ class World:
             whole = tuple(PlanLimit(**msgspec.structs.asdict(limit)) for limit in limits)
             publish_plan(connection, plan, plan, Bundle(features, whole, rates), self.author)
             put_customer(connection, name, name, self.author)
-            subscribe(connection, name, plan, None, SubscriptionStatus(status), self.author)
+            order(connection, name, SubscriptionOrder(plan, paused=status == "paused"), self.author)
 
         self.database.run(work)
         return name

@@ -17,12 +17,11 @@ from sqlalchemy import delete, func, select
 
 from control_plane.core.kinds import Kind, counted, kind_of
 from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
-from control_plane.core.subscriptions import SubscriptionStatus
 from control_plane.operations.apply_catalog import publish_plan, put_feature
 from control_plane.operations.audit_books import check_books
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import put_customer
-from control_plane.operations.change_subscription import subscribe
+from control_plane.operations.change_subscription import SubscriptionOrder, order
 from control_plane.operations.reclaim_leases import SWEEPS
 from control_plane.operations.sync_agent import Synced, sync_agent
 from control_plane.store import agents, allowances, tables
@@ -125,7 +124,7 @@ class Story:
             publish_plan(connection, plan, plan, Bundle((PlanFeature("chat"),), whole), author)
             for name in NAMES:
                 put_customer(connection, name, name, author)
-                subscribe(connection, name, plan, None, SubscriptionStatus.ACTIVE, author)
+                order(connection, name, SubscriptionOrder(plan), author)
 
         self.database.run(work)
 
