@@ -137,7 +137,7 @@ class RefusedItem(msgspec.Struct, frozen=True):
 
 class TrialItem(msgspec.Struct, frozen=True):
     """One customer under the other terms. ``not_replayed``: limits that events cannot tell of (rates, calls in flight);
-    ``cut``: it has more events than are replayed."""
+    ``cut``: not all of its events were replayed."""
 
     customer: str
     plan: str

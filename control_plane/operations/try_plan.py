@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from control_plane.core.catalog import compose_plan
@@ -20,7 +20,7 @@ from protocol.violations import Violation
 from protocol.windows import Calendar
 
 EVENTS_MAX = 200_000
-"""So many events of a customer are replayed at most: this reads the log, and is for people who plan."""
+"""So many events of all customers together are replayed: this reads the log, and is for people who plan."""
 
 CUSTOMERS_MAX = 1_000
 
@@ -58,7 +58,7 @@ def try_plan(
     wanted = sorted({*names, *chosen})
     if len(wanted) > CUSTOMERS_MAX:
         raise Violation("customers", f"are more than {CUSTOMERS_MAX}", f"up to {CUSTOMERS_MAX}")
-    found = []
+    found, left = [], EVENTS_MAX
     for name, facts in sorted(facts_of(connection, wanted).items()):
         now = resolve(facts, to_ms)
         if name not in names and now.plan.partition("@")[0] != plan:
@@ -71,16 +71,17 @@ def try_plan(
             add_ons=facts.add_ons,
             rules=facts.rules,
         )
-        calls = list(_calls(connection, name, from_ms, to_ms))
-        outcome = replay(resolve(tried, to_ms), calls[:EVENTS_MAX], calendar_at(tried, to_ms) or Calendar())
-        found.append(Trial(name, now.plan, outcome, len(calls) > EVENTS_MAX))
+        bodies = list(events.bodies_between(connection, name, from_ms, to_ms, left + 1))
+        outcome = replay(resolve(tried, to_ms), _calls(bodies[:left]), calendar_at(tried, to_ms) or Calendar())
+        found.append(Trial(name, now.plan, outcome, cut=len(bodies) > left))
+        left -= min(left, len(bodies))
     if not found:
         raise Violation("customers", "are none", "customers that there are, or a plan that somebody has")
     return found
 
 
-def _calls(connection: Connection, customer: str, from_ms: int, to_ms: int) -> Iterator[PastCall]:
-    for body in events.bodies_between(connection, customer, from_ms, to_ms, EVENTS_MAX + 1):
+def _calls(bodies: Iterable[bytes]) -> Iterator[PastCall]:
+    for body in bodies:
         event = _event(body)
         if event.corrects is None:
             said = {meter: amount for meter, amount in event.amounts.items() if meter not in event.derived}

@@ -195,3 +195,18 @@ def test_what_if_says_who_would_have_been_refused_and_when(admin: Any, caller: C
 
 def test_support_may_ask_why(support: Any, caller: Caller) -> None:
     assert explain(support)["decision"] == "allow"
+
+
+def test_what_if_replays_so_many_events_of_all_customers_together(
+    admin: Any, caller: Caller, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.operations.try_plan.EVENTS_MAX", 2)
+    start_ms = clock.now_ms()
+    for _ in range(3):
+        caller.call("u1")
+    admin.put("/v1/customers/beta", {"name": "Beta"})
+    admin.put("/v1/customers/beta/subscription", {"plan": "pro"})
+    terms = {"features": [{"feature": "chat"}]}
+    asked = {"terms": terms, "plan": "pro", "start": rfc3339(start_ms), "end": rfc3339(start_ms + 1)}
+    found = admin.post("/v1/what-if", asked)
+    assert [(one["customer"], one["calls"], one["cut"]) for one in found] == [("acme", 2, True), ("beta", 0, False)]

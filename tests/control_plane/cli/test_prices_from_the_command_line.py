@@ -7,14 +7,13 @@ from typing import Any
 from click.testing import CliRunner
 
 from control_plane.cli.commands import main
-from control_plane.core.entitlements import SubscriptionStatus
 from control_plane.core.plans import Bundle, PlanFeature
 from control_plane.core.price_books import ModelPrice, PriceBookUse
 from control_plane.operations.apply_catalog import publish_plan, put_feature, put_meter
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import put_customer
 from control_plane.operations.change_price_book import put_price_book
-from control_plane.operations.change_subscription import subscribe
+from control_plane.operations.change_subscription import SubscriptionOrder, order
 from control_plane.operations.enter_corrections import enter_corrections
 from control_plane.store.catalog import FeatureRow, MeterRow
 from control_plane.store.database import Connection, Database
@@ -59,7 +58,7 @@ def test_rerating_shows_what_it_would_do_and_then_does_it_once(sqlite_url: str) 
             put_price_book(connection, "standard", "USD", markup_bp, (ModelPrice("m", {"input": 10**6}),), author)
         publish_plan(connection, "pro", "pro", Bundle((PlanFeature("chat"),), price_books=(use,)), author)
         put_customer(connection, "acme", "Acme", author)
-        subscribe(connection, "acme", "pro", None, SubscriptionStatus.ACTIVE, author)
+        order(connection, "acme", SubscriptionOrder("pro"), author)
         amounts = {"requests": 1, "input_tokens": 1_000, "cost_micros": 1_000}
         how: dict[str, Any] = {"model": "m", "derived": ("cost_micros",)}
         priced = (Priced("cost_micros", "standard@1", "m"),)
@@ -68,15 +67,15 @@ def test_rerating_shows_what_it_would_do_and_then_does_it_once(sqlite_url: str) 
 
     database.run(work)
     database.dispose()
-    order = ["rerate", "standard", "2", *SPAN, "--customer", "acme"]
-    shown = run(sqlite_url, *order)
+    command = ["rerate", "standard", "2", *SPAN, "--customer", "acme"]
+    shown = run(sqlite_url, *command)
     assert "1,000" in shown
     assert "1,500" in shown
     assert "+500" in shown
     assert "1 calls, of which 1 have another price (nothing changed" in shown
-    assert "(1 corrected now)" in run(sqlite_url, *order, "--apply", "september", "--reason", "dearer")
-    assert "of which 0 have another price" in run(sqlite_url, *order, "--apply", "september", "--reason", "dearer")
-    assert "was another order" in refused(sqlite_url, *order, "--apply", "september", "--reason", "other")
+    assert "(1 corrected now)" in run(sqlite_url, *command, "--apply", "september", "--reason", "dearer")
+    assert "of which 0 have another price" in run(sqlite_url, *command, "--apply", "september", "--reason", "dearer")
+    assert "was another order" in refused(sqlite_url, *command, "--apply", "september", "--reason", "other")
     assert "one of the two" in refused(sqlite_url, "rerate", "standard", "2", *SPAN)
     assert "There is no version 9" in refused(sqlite_url, "rerate", "standard", "9", *SPAN, "--plan", "pro")
     assert "an instant with its zone" in refused(sqlite_url, "rerate", "standard", "2", "--from", "x", "--to", "y")
