@@ -14,5 +14,6 @@ pending        what memory knows and the disk does not yet
 books          all of the agent's state, in one place with one owner
 ahead          when the next window's lease is asked for
 demand         when to ask for more, when to give back
+tokens         usage of any provider, whole or streamed, to our token classes and meters
 pace           how often to report what was used
 """
