@@ -11,6 +11,7 @@ anthropic      Anthropic's fields, and the passes of one call
 google         Gemini's and Vertex AI's fields
 bedrock        Amazon Bedrock's fields, and single counts of others
 documents      the parts of an answer that matter here
+places         where an answer says what it used
 answer         what the documents of one answer say together
 parts          text, tools and images that an answer holds
 framing        bytes to documents: server-sent events, lines, arrays

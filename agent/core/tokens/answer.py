@@ -13,7 +13,7 @@ from agent.core.tokens import slots as s
 from agent.core.tokens.anthropic import with_iterations
 from agent.core.tokens.bounded import Overlong
 from agent.core.tokens.classes import token_classes
-from agent.core.tokens.documents import Document, decode
+from agent.core.tokens.documents import Document, among, decode
 from agent.core.tokens.places import in_batch, others_in, usage_in
 from agent.core.tokens.shapes import read_usage
 from agent.core.tokens.slots import Slots, walk
@@ -81,12 +81,13 @@ class Answer:
         document = decode(data, self._troubles, cut=cut)
         if document is None:
             return
-        ends = whole or document.type in _ENDS
-        if not self._finishes and not whole:
-            self.output_bytes += parts.text_bytes(document)
+        ends = whole or among(document.type, _ENDS)
+        before = self._finishes
         self._note_finish(document)
+        if not whole and not (before and self._finishes):
+            self.output_bytes += parts.text_bytes(document)
         said = self._read(document, ends=ends)
-        if ends or (said and (self._finishes or document.choices == [] or document.type in _FINAL)):
+        if ends or (said and (self._finishes or document.choices == [] or among(document.type, _FINAL))):
             self._final = self._final or bool(self._usage)
         self._finishes = self._finishes or ends
         self.ended = self.ended or (ends and not whole)
@@ -142,11 +143,11 @@ class Answer:
             if choice.finish_reason:
                 self._finished.add(index)
                 self._failed = self._failed or choice.finish_reason == "error"
-                self._finishes = self._finishes or self._seen <= self._finished
-        if document.choices:
+        if document.choices or document.candidates:
+            self._finishes = self._seen <= self._finished
             return
         if (
-            document.type in _FINAL
+            among(document.type, _FINAL)
             or document.done is True
             or document.message_stop is not None
             or (isinstance(document.prompt_feedback, dict) and document.prompt_feedback.get("blockReason"))
@@ -157,7 +158,7 @@ class Answer:
         """Take what it says; whether it says anything of usage. Most documents are a few words of text: soon done."""
         self._model = document.model or document.model_version or self._model
         self._response = document.id or document.response_id or self._response
-        if document.error or document.type in _FAILED:
+        if document.error or among(document.type, _FAILED):
             self._failed = True
         if document.metrics is not None and isinstance(document.metrics, dict):
             self._elsewhere.update(document.metrics)
@@ -178,8 +179,8 @@ class Answer:
         if isinstance(document.status_code, int) and document.status_code >= 400:
             self._failed = True
         if ends:
-            self._failed = self._failed or document.status in _FAILED
-            self._unfinished = document.status in _UNFINISHED or document.type in _UNFINISHED
+            self._failed = self._failed or among(document.status, _FAILED)
+            self._unfinished = among(document.status, _UNFINISHED) or among(document.type, _UNFINISHED)
         if document.tool_usage is not None or document.svg_usage is not None:
             self._others |= others_in(document)
         said = False

@@ -13,6 +13,7 @@ from agent.core.tokens import slots as s
 from agent.core.tokens.classes import token_classes
 from agent.core.tokens.slots import IGNORED, Fields, Slots, entries, walk
 from agent.core.tokens.usage import Pass, Troubles
+from protocol.ids import is_model_name
 from protocol.units import INPUT_CLASSES, OUTPUT_CLASSES
 
 PASSES_MAX = 256
@@ -39,7 +40,7 @@ FIELDS: Fields = {
     "model": IGNORED,
 }
 
-_TURNS = frozenset({None, "message", "fallback_message"})
+_TURNS = frozenset({"message", "fallback_message"})
 """The kinds of iterations that the totals are made of."""
 
 
@@ -55,8 +56,10 @@ def with_iterations(
     for entry in found[:PASSES_MAX]:
         own: Slots = {}
         walk(entry, FIELDS, "usage.iterations.", own, troubles)
-        kind, whose = entry.get("type"), entry.get("model") or model
-        one = Pass(str(kind)[:64], whose if isinstance(whose, str) else model, token_classes(own, troubles))
+        kind, whose = str(entry.get("type", "message"))[:64], entry.get("model")
+        one = Pass(
+            kind, whose if isinstance(whose, str) and is_model_name(whose) else model, token_classes(own, troubles)
+        )
         (turns if kind in _TURNS else beside).append(one)
         longer = own.get(s.CACHE_WRITE_1H, 0)
         if longer and kind not in _TURNS:

@@ -17,6 +17,7 @@ TAIL_BYTES = 32 * 1024
 _USAGE = re.compile(r'[,{]\s*"(usage|usageMetadata)"\s*:\s*(?=\{)')
 """Only a key stands so: inside a text the quotes would be escaped."""
 _EVENT = re.compile(r'[,{]\s*"type"\s*:\s*"([a-z_]+\.[a-z_.]+)"')
+_FINISH = re.compile(r'[,{]\s*"finishReason"\s*:\s*"(\w+)"')
 _NAMED = re.compile(r'[,{]\s*"(id|model|responseId|modelVersion|object)"\s*:\s*"([^"\\]{1,256})"')
 
 
@@ -29,13 +30,15 @@ class Overlong:
     size: int
 
     def fields(self) -> dict[str, Any]:
-        """Who answered, as the head says, and the usage, as the last that the tail holds says."""
+        """Who answered, as the head says; the usage, as the last that the tail holds says; and that it is the end."""
         found: dict[str, Any] = {}
         head, tail = self.head.decode(errors="replace"), self.tail.decode(errors="replace")
         for match in _NAMED.finditer(head):
             found.setdefault(match.group(1), match.group(2))
         for match in (*_EVENT.finditer(head), *_EVENT.finditer(tail)):
             found["type"] = match.group(1)  # some name it first, some last
+        for match in _FINISH.finditer(tail):
+            found["candidates"] = [{"finishReason": match.group(1)}]
         for match in _USAGE.finditer(tail):
             try:
                 found[match.group(1)] = json.JSONDecoder().raw_decode(tail, match.end())[0]

@@ -151,6 +151,11 @@ class Document(
     status_code: Any = None
 
 
+def among(value: Any, words: frozenset[str]) -> bool:
+    """Whether it is one of these words: a leaf may be anything, and need not even be hashable."""
+    return isinstance(value, str) and value in words
+
+
 _decoder = msgspec.json.Decoder(Document)
 _types = {field.encode_name: field for field in msgspec.structs.fields(Document)}
 

@@ -22,14 +22,14 @@ def _modalities(audio: str, image: str) -> Special:
     def read(value: Any, where: str, slots: Slots, troubles: Troubles) -> None:
         sums: Slots = {}
         for entry in entries(value, where, troubles):
-            modality, count = entry.get("modality"), entry.get("tokenCount", 0)
-            slot = {"AUDIO": audio, "IMAGE": image}.get(str(modality))
+            modality, count = str(entry.get("modality"))[:32], entry.get("tokenCount", 0)
+            slot = {"AUDIO": audio, "IMAGE": image}.get(modality)
             if whole(count) is None:
                 put(IGNORED, count, where, {}, troubles)
             elif slot:
                 sums[slot] = sums.get(slot, 0) + int(count)
             elif modality not in _PLAIN:
-                troubles.add(where, f"has {count} tokens of the unknown modality {str(modality)[:32]}")
+                troubles.add(where, f"has {count} tokens of the unknown modality {modality}")
         for slot, count in sums.items():
             put(slot, count, where, slots, troubles)
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from agent.core.tokens import slots as s
-from agent.core.tokens.documents import Block, Candidate, Document
+from agent.core.tokens.documents import Block, Candidate, Document, among
 
 Key = tuple[str, object, object]
 """The meter, and which part of the answer it is."""
@@ -33,7 +33,7 @@ def text_bytes(document: Document) -> int:
     found = 0
     for choice in document.choices or ():
         found += string_bytes(choice.delta) + string_bytes(choice.text)
-    if document.delta is not None and document.type not in _SOUND:
+    if document.delta is not None and not among(document.type, _SOUND):
         found += string_bytes(document.delta)
     for candidate in document.candidates or ():
         found += candidate_bytes(candidate)
@@ -102,8 +102,8 @@ def parts_of(document: Document) -> list[Key]:
         if isinstance(blocks, list):
             for at, block in enumerate(blocks):
                 found.extend(_of_block(block, at))
-        elif isinstance(blocks, Document):  # Bedrock's converse
-            found.extend(parts_of(blocks))
+        elif isinstance(blocks, Document) and isinstance(blocks.message, Document):  # Bedrock's converse
+            found.extend(parts_of(blocks.message))
     start = document.block_start
     if isinstance(start, dict) and isinstance(start.get("start"), dict) and start["start"].get("toolUse"):
         found.append((s.TOOL_CALLS, "block", hashable(start.get("contentBlockIndex"))))
@@ -151,7 +151,7 @@ def _of_block(block: Block, at: object) -> Iterator[Key]:
             yield s.TOOL_CALLS, "block", hashable(at)
         if kind == "web_search_call":
             action = block.action.get("type") if isinstance(block.action, dict) else None
-            if action in {None, "search"}:  # pages that were opened cost nothing by themselves
+            if action is None or action == "search":  # pages that were opened cost nothing by themselves
                 yield s.WEB_SEARCHES, "block", hashable(at)
         if kind == "image_generation_call":
             yield s.IMAGES, "block", hashable(at)

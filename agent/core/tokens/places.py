@@ -46,7 +46,7 @@ def _elsewhere(document: Document) -> dict[str, Any] | None:
         found.update(document.usage_info)
     if isinstance(document.meta, dict) and isinstance(document.meta.get("billed_units"), dict):
         found["billed_units"] = document.meta["billed_units"]
-    if document.duration is not None and document.task in {"transcribe", "translate"}:
+    if document.duration is not None and document.task in ("transcribe", "translate"):
         found["seconds"] = document.duration
     if isinstance(document.results, list) and document.input_text_token_count is not None:
         counts = [whole(one.get("tokenCount")) for one in document.results if isinstance(one, dict)]

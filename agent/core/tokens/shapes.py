@@ -11,7 +11,11 @@ from agent.core.tokens import slots as s
 from agent.core.tokens.slots import Fields, Slots, counts, put, walk, whole
 from agent.core.tokens.usage import Troubles
 
-_FAMILIES: tuple[Fields, ...] = (openai.FIELDS, anthropic.FIELDS, google.FIELDS, bedrock.FIELDS)
+_FAMILIES = [
+    (fields, {name for name, field in fields.items() if field} - {"tokens"})
+    for fields in (openai.FIELDS, anthropic.FIELDS, google.FIELDS, bedrock.FIELDS)
+]
+"""Each family's fields, and those of their names that tell anything."""
 
 _CLEAR = (
     ("prompt_tokens", openai.FIELDS),
@@ -47,8 +51,8 @@ def _family(usage: Mapping[str, Any]) -> Fields | None:
         if name in usage:
             return fields
     best, most = None, 0
-    for fields in _FAMILIES:
-        known = len(usage.keys() & fields.keys())
+    for fields, names in _FAMILIES:
+        known = len(usage.keys() & names)
         if known > most:
             best, most = fields, known
     return best
