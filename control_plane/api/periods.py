@@ -15,7 +15,7 @@ from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, p
 from control_plane.api.verbs import acts, reads
 from control_plane.core.statements import Statement
 from control_plane.operations.change_customer import require_customer
-from control_plane.operations.close_period import close_period, read_statement
+from control_plane.operations.close_period import close_period, last_start, present_start, read_statement
 from control_plane.store import periods
 from control_plane.store.database import Connection
 from control_plane.store.periods import PeriodRow
@@ -24,6 +24,9 @@ from protocol.instants import rfc3339
 PATH = "/v1/customers/{customer:str}/periods"
 TAGS = ["billing periods"]
 Start = Annotated[str, PathParameter(max_length=40, description=f"where the period begins: {WORDS}")]
+
+Named = Annotated[str, PathParameter(max_length=40, description=f"`present`, `last`, or where it begins: {WORDS}")]
+_FIND = {"present": present_start, "last": last_start}
 
 
 class CloseWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,10 +53,16 @@ def close(customer: PathKey, start: Start, data: JSONBody[CloseWrite], context: 
 
 
 @reads(PATH + "/{start:str}", tags=TAGS)
-def get_period(customer: PathKey, start: Start, context: NamedDependency[Context]) -> PeriodItem:
+def get_period(customer: PathKey, start: Named, context: NamedDependency[Context]) -> PeriodItem:
     """The statement of a billing period: of a closed one as it was then, of another as it is now."""
-    start_ms = instant_ms(start, "start")
-    statement, row = context.read(lambda connection: read_statement(connection, customer, start_ms, context.now_ms))
+    find = _FIND.get(start)
+    start_ms = 0 if find else instant_ms(start, "start")
+
+    def look(connection: Connection) -> tuple[Statement, PeriodRow | None]:
+        begins_ms = find(connection, customer, context.now_ms) if find else start_ms
+        return read_statement(connection, customer, begins_ms, context.now_ms)
+
+    statement, row = context.read(look)
     return PeriodItem(None, None, statement) if row is None else _closed(row)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from control_plane.cli.admin_catalog import apply, export, migrate_add_on, migrate_plan
+from control_plane.cli.admin_corrections import amend, backfill, corrections, void
 from control_plane.cli.admin_customers import balances, credits, explain, usage
+from control_plane.cli.admin_periods import period, shadow_report
 from control_plane.cli.admin_subscriptions import subscription
 
 EPILOG = """\b
@@ -20,6 +22,9 @@ First steps:
   allotment export > catalog.yaml          what there is
   allotment apply catalog.yaml --dry-run   what your edits would change
   allotment explain acme chat              why acme may use chat, or not
+  allotment void acme call-17 --reason "a test" --dry-run
+                                           what giving a call back would move
+  allotment period show acme --last        the last billing period's statement
 """
 
 
@@ -31,5 +36,9 @@ def main() -> None:
     """
 
 
-for command in (apply, export, migrate_plan, migrate_add_on, explain, usage, balances, credits, subscription):
+for command in (
+    *(apply, export, migrate_plan, migrate_add_on, shadow_report),
+    *(explain, usage, balances, credits, subscription),
+    *(amend, void, backfill, corrections, period),
+):
     main.add_command(command)

@@ -68,6 +68,24 @@ def read_statement(
     return make_statement(connection, customer, period, now_ms), None
 
 
+def present_start(connection: Connection, customer: str, now_ms: int) -> int:
+    """Where the billing period that now lies in begins. Raises: NotFound: no such customer."""
+    require_customer(connection, customer)
+    window = window_at(WindowKind.BILLING_PERIOD, now_ms, calendar_of(connection, customer, now_ms))
+    return max(window.start_ms, periods.closed_until(connection, customer))
+
+
+def last_start(connection: Connection, customer: str, now_ms: int) -> int:
+    """Where the one before that begins. Raises: NotFound: no such customer."""
+    present_ms = present_start(connection, customer, now_ms)
+    newest = periods.newest(connection, customer)
+    if newest is not None and newest.end_ms == present_ms:
+        return newest.start_ms
+    calendar = calendar_of(connection, customer, now_ms)
+    before = window_at(WindowKind.BILLING_PERIOD, present_ms - 1, calendar)
+    return max(before.start_ms, 0 if newest is None else newest.end_ms)
+
+
 def period_from(connection: Connection, customer: str, start_ms: int, now_ms: int) -> Window:
     """The billing period that begins then. Where periods have become others since the last one was closed, the first of
     the new ones begins where that ended. Raises: Violation: none begins then."""

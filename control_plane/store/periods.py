@@ -52,6 +52,13 @@ def find(connection: Connection, customer: str, start_ms: int) -> PeriodRow | No
     return PeriodRow(*row) if row else None
 
 
+def newest(connection: Connection, customer: str) -> PeriodRow | None:
+    """The last closed period of a customer."""
+    query = select(billing_periods).where(billing_periods.c.customer == customer)
+    row = connection.execute(query.order_by(billing_periods.c.start_ms.desc()).limit(1)).one_or_none()
+    return PeriodRow(*row) if row else None
+
+
 def after(connection: Connection, customer: str, start_ms: int, count: int) -> list[PeriodRow]:
     """Up to ``count`` closed periods of a customer in order of time, beginning after this one."""
     query = select(billing_periods).where(billing_periods.c.customer == customer, billing_periods.c.start_ms > start_ms)
