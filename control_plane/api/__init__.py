@@ -2,6 +2,7 @@
 
 features        features
 meters          meters
+meter_values    what meters that are made of events came to
 plans           plans
 catalog_file    the catalog as one file
 migrations      subscribers to a newer version of their plan or add-on
@@ -36,6 +37,7 @@ context         what a handler works with
 preconditions   If-Match and its kind
 verbs           how routes are declared
 instants        instants in requests
+spans           spans of time in queries
 parameters      ids in paths, pages of lists
 bodies          request bodies
 strictness      what every route refuses
@@ -63,6 +65,7 @@ from control_plane.api.generations import GENERATION_HANDLERS
 from control_plane.api.health import HEALTH_HANDLERS
 from control_plane.api.journals import JOURNAL_HANDLERS
 from control_plane.api.leases import LEASE_HANDLERS
+from control_plane.api.meter_values import METER_VALUE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
 from control_plane.api.migrations import MIGRATION_HANDLERS
 from control_plane.api.notices import NOTICE_HANDLERS
@@ -92,6 +95,7 @@ ALL_HANDLERS: list[Any] = [
     *CREDIT_HANDLERS,
     *BALANCE_HANDLERS,
     *USAGE_HANDLERS,
+    *METER_VALUE_HANDLERS,
     *SHADOW_HANDLERS,
     *EXPLANATION_HANDLERS,
     *EVENT_HANDLERS,

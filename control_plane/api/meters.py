@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 from control_plane.api.context import Context
 from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, key_cursor, page
 from control_plane.api.verbs import puts, reads
+from control_plane.core.aggregates import REPORTED, Aggregate, Aggregation, decode, encode
 from control_plane.core.catalog import BUILT_IN_METERS
 from control_plane.core.catalog_file import MeterWrite
 from control_plane.core.combining import Combine
@@ -21,26 +22,37 @@ TAGS = ["catalog"]
 
 
 class MeterItem(msgspec.Struct, frozen=True):
-    """A meter; built-in ones need no declaration."""
+    """A meter; built-in ones need no declaration. Those that are ``reported``, or made by rates, can have limits; the
+    others are made of events as ``aggregation`` and so on say."""
 
     meter: str
     unit: str
     description: str
     combine: Combine
     built_in: bool
+    reported: bool = True
+    aggregation: Aggregation = Aggregation.SUM
+    of: str | None = None
+    filter: dict[str, tuple[str, ...]] = {}
+    group_by: tuple[str, ...] = ()
 
 
 _BUILT_IN = {meter: MeterItem(meter, unit, "", Combine.SUM, built_in=True) for meter, unit in BUILT_IN_METERS.items()}
 
 
 def _item(row: MeterRow) -> MeterItem:
-    return MeterItem(row.meter, row.unit, row.description, Combine(row.combine), built_in=False)
+    made = decode(row.aggregate)
+    how = {name: getattr(made, name) for name in Aggregate.__struct_fields__}
+    return MeterItem(
+        row.meter, row.unit, row.description, Combine(row.combine), built_in=False, reported=made == REPORTED, **how
+    )
 
 
 @puts("/v1/meters/{meter:str}", MeterWrite, tags=TAGS)
 def declare_meter(meter: PathKey, data: JSONBody[MeterWrite], context: NamedDependency[Context]) -> MeterItem:
-    """Declare a meter, or describe it anew."""
-    wanted = MeterRow(meter, data.unit, data.description, data.combine.value)
+    """Declare a meter, or describe it anew. With an ``aggregation`` other than a plain sum it is not reported, but made
+    of events: of all that there are, and of each that comes."""
+    wanted = MeterRow(meter, data.unit, data.description, data.combine.value, encode(data.aggregate))
     return _item(context.change(lambda connection, author: put_meter(connection, wanted, author)))
 
 

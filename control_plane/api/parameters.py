@@ -10,7 +10,7 @@ from typing import Annotated, Generic, TypeVar
 import msgspec
 from litestar.params import PathParameter, QueryParameter
 
-from protocol.ids import KEY_PATTERN, KEY_WORDS, Key
+from protocol.ids import KEY_PATTERN, KEY_WORDS, MODEL_PATTERN, MODEL_WORDS, Key
 from protocol.violations import Violation
 
 T = TypeVar("T")
@@ -22,6 +22,7 @@ OptionalKey = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._:@+
 
 PathKey = Annotated[str, PathParameter(pattern=KEY_PATTERN, max_length=128, description=KEY_WORDS)]
 QueryKey = Annotated[str | None, QueryParameter(pattern=KEY_PATTERN, max_length=128, description=KEY_WORDS)]
+QueryModel = Annotated[str | None, QueryParameter(pattern=MODEL_PATTERN, max_length=128, description=MODEL_WORDS)]
 QueryTag = Annotated[
     str | None,
     QueryParameter(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cache
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 from litestar.di import NamedDependency
@@ -18,14 +15,16 @@ from control_plane.api.parameters import (
     PageLimit,
     PathKey,
     QueryKey,
+    QueryModel,
     QueryTag,
     decode_cursor,
     encode_cursor,
     named_subjects,
 )
+from control_plane.api.spans import From, Offset, SpanWindow, To, Zone, asked_span, zone_of
 from control_plane.api.verbs import reads
+from control_plane.core.grains import AskedSpan
 from control_plane.operations.read_usage import (
-    OFFSET_MIN,
     TAG,
     TIMES,
     WHOLE,
@@ -37,18 +36,11 @@ from control_plane.operations.read_usage import (
     read_fleet_usage,
     read_usage,
 )
-from protocol.ids import MODEL_PATTERN, MODEL_WORDS
-from protocol.instants import INSTANT_MS_MAX, from_datetime, rfc3339
+from protocol.instants import rfc3339
 from protocol.violations import Violation
-from protocol.windows import WindowKind
 
 TAGS = ["customers"]
-HOUR_MS = 3_600_000
 
-From = Annotated[str | None, QueryParameter(name="from", max_length=40, description="RFC 3339; 30 days before `to`")]
-To = Annotated[
-    str | None, QueryParameter(name="to", max_length=40, description="RFC 3339; else the present hour's end")
-]
 GroupBy = Annotated[
     str,
     QueryParameter(
@@ -66,20 +58,6 @@ TimeGrain = Annotated[
     QueryParameter(description="a series in time: the same as this key at the head of `group_by`"),
 ]
 FleetGrain = Annotated[Literal["hour", "day", "week", "month"] | None, QueryParameter(description="as in `group_by`")]
-UsageWindow = Annotated[
-    Literal["hour", "day", "week", "month", "billing_period"] | None,
-    QueryParameter(description="instead of `from` and `to`: the customer's own window"),
-]
-Offset = Annotated[int, QueryParameter(ge=OFFSET_MIN, le=0, description="0: the present `window`, -1: the one before")]
-Zone = Annotated[
-    str | None,
-    QueryParameter(
-        pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}\Z",
-        max_length=64,
-        description="an IANA time zone, as Europe/Berlin, whose days, weeks and months are meant; else UTC's",
-    ),
-]
-QueryModel = Annotated[str | None, QueryParameter(pattern=MODEL_PATTERN, max_length=128, description=MODEL_WORDS)]
 
 _Part = (
     Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@+~/-]{0,128}\Z")]
@@ -126,8 +104,7 @@ class Usage(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 class _Asked:
     """The parameters that both routes have."""
 
-    since: str | None
-    until: str | None
+    span: AskedSpan
     zone: str | None
     meter: str | None
     feature: str | None
@@ -139,10 +116,9 @@ class _Asked:
         """As the operation understands them. Raises: Violation."""
         only = {"meter": self.meter, "feature": self.feature, "model": self.model}
         return UsageQuery(
-            from_ms=None if self.since is None else _instant("from", self.since),
-            to_ms=None if self.until is None else _instant("to", self.until),
+            span=self.span,
             keys=keys,
-            zone=None if self.zone is None else _zone(self.zone),
+            zone=zone_of(self.zone),
             only={name: value for name, value in only.items() if value is not None},
             after=None if self.cursor is None else _after(self.cursor, keys),
             count=self.limit,
@@ -156,7 +132,7 @@ def get_usage(
     context: NamedDependency[Context],
     since: From = None,
     until: To = None,
-    window: UsageWindow = None,
+    window: SpanWindow = None,
     offset: Offset = 0,
     grain: TimeGrain = None,
     zone: Zone = None,
@@ -177,13 +153,9 @@ def get_usage(
     out to whole hours; else to whole minutes. A page goes on where the one before ended, with the same parameters."""
     keys = _with_grain(grain, parse_keys(group_by))
     dimension, value = _dimension(keys, named_subjects(user, workspace, role, api_key, tag))
-    kind = None if window is None else WindowKind(window)
-    if kind is not None and (since is not None or until is not None):
-        raise Violation("window", "is given beside `from` or `to`", "one of the two")
-    if kind is None and offset:
-        raise Violation("offset", "is given without `window`", "a window of which it is the offset")
-    asked = _Asked(since, until, zone, meter, feature, model, limit, cursor)
-    query = asked.query(keys, window=kind, offset=offset, dimension=dimension, value=value)
+    span = asked_span(since, until, window, offset)
+    asked = _Asked(span, zone, meter, feature, model, limit, cursor)
+    query = asked.query(keys, dimension=dimension, value=value)
     return _usage(context.read(lambda connection: read_usage(connection, customer, query, context.now_ms)))
 
 
@@ -205,7 +177,7 @@ def get_fleet_usage(
     many customers as ``limit`` are looked at, and some may have used nothing."""
     named = parse_keys(group_by, WHOLE)
     rest = _with_grain(grain, tuple(key for key in named if key != "customer"))
-    asked = _Asked(since, until, zone, meter, feature, model, limit, cursor)
+    asked = _Asked(asked_span(since, until), zone, meter, feature, model, limit, cursor)
     query = asked.query(("customer", *rest))
     return _usage(context.read(lambda connection: read_fleet_usage(connection, query, context.now_ms)))
 
@@ -246,28 +218,6 @@ def _item(row: dict[str, Any]) -> UsageItem:
         if key in row:
             row[key] = rfc3339(int(row[key]))
     return UsageItem(**row)
-
-
-def _zone(name: str) -> ZoneInfo:
-    if name not in _zones():
-        raise Violation("zone", "is no time zone that is known here", "an IANA name, as Europe/Berlin or Asia/Kolkata")
-    return ZoneInfo(name)
-
-
-@cache
-def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
-
-
-def _instant(field: str, text: str) -> int:
-    expected = "an RFC 3339 instant with its zone, as 2026-11-24T05:00:00Z, from 1970 to 2199"
-    try:
-        at_ms = from_datetime(datetime.fromisoformat(text))
-    except (ValueError, TypeError, OverflowError):
-        raise Violation(field, "is no instant", expected) from None
-    if not 0 <= at_ms < INSTANT_MS_MAX - HOUR_MS:
-        raise Violation(field, "is out of bounds", expected)
-    return at_ms
 
 
 USAGE_HANDLERS = [get_usage, get_fleet_usage]

@@ -3,6 +3,7 @@
 follow_changes   reads the change feed and wakes hanging watches
 forget_old       removes what is older than records are kept for
 keep_doors       checks the tokens seen lately, and writes down when they were used
+make_meters      makes meters of the events that are there
 keep_entitlements   writes down what changes by itself about subscriptions
 reclaim          marks and closes leases of silent holders, prunes what is old
 """
@@ -18,6 +19,7 @@ from control_plane.background.follow_changes import follow_changes
 from control_plane.background.forget_old import forget_old
 from control_plane.background.keep_doors import keep_doors
 from control_plane.background.keep_entitlements import keep_entitlements
+from control_plane.background.make_meters import make_meters
 from control_plane.background.reclaim import reclaim
 from control_plane.clock import Clock
 from control_plane.operations.forget_old import RETENTION_MS
@@ -35,6 +37,7 @@ async def run_background(
             tasks.start_soon(partial(reclaim, database, clock))
             tasks.start_soon(keep_doors, doorkeeper)
             tasks.start_soon(keep_entitlements, database, clock)
+            tasks.start_soon(make_meters, database)
             tasks.start_soon(forget_old, database, clock, retention_ms)
     finally:
         feed.close()

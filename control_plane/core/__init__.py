@@ -15,6 +15,7 @@ overage          what passes a limit, and what it costs
 notices          what people are told, and when a threshold is crossed
 statements       what a customer used in a billing period
 kinds            what a counter counts: quotas, slots, rates
+aggregates       meters that are made of events
 rates            who gets how much of a rate, and what is saved up of the rest
 subscriptions    what a subscription is at any instant
 arrangements     what is written down when somebody arranges something of one

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from control_plane.core.aggregates import Aggregate
 from control_plane.core.combining import Combine
 from control_plane.core.plans import Bundle
 from control_plane.core.price_books import OVERRIDES_MAX, Currency, Markup, ModelPrice
@@ -19,8 +20,9 @@ ENTRIES_MAX = 1_000
 """Entries of one kind in a file."""
 
 
-class MeterWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a meter counts: its unit, which never changes, and a sentence about it.
+class MeterWrite(Aggregate, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=False):
+    """What a meter counts: its unit, a sentence about it, and how it is made of events where callers do not report it.
+    Only the sentence and ``combine`` may change.
 
     Attributes:
         combine: how limits on it, of a plan and its add-ons, become one, where they count calls of every feature.
@@ -29,6 +31,17 @@ class MeterWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: Unit
     description: Sentence = ""
     combine: Combine = Combine.SUM
+
+    @property
+    def aggregate(self) -> Aggregate:
+        """How it is made of events."""
+        return Aggregate(*(getattr(self, name) for name in Aggregate.__struct_fields__))
+
+
+def meter_write(unit: str, description: str, combine: Combine, aggregate: Aggregate) -> MeterWrite:
+    """A meter as its author would write it."""
+    how = {name: getattr(aggregate, name) for name in Aggregate.__struct_fields__}
+    return MeterWrite(unit=unit, description=description, combine=combine, **how)
 
 
 class FeatureWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

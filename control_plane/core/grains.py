@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from protocol.instants import INSTANT_MS_MAX, from_datetime, to_datetime
 from protocol.violations import Violation
+from protocol.windows import Calendar, Window, WindowKind, window_at
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -18,6 +19,8 @@ _LENGTHS = {"minute": (MINUTE_MS, 0), "hour": (HOUR_MS, 0), "day": (DAY_MS, 0), 
 
 BUCKETS_MAX = 4_000
 SEGMENTS_MAX = 400
+SPAN_MS = 30 * DAY_MS
+OFFSET_MIN = -1_200
 
 
 class Grain(StrEnum):
@@ -31,6 +34,39 @@ class Grain(StrEnum):
 
 
 ZONED = (Grain.DAY, Grain.WEEK, Grain.MONTH)
+
+
+class AskedSpan(NamedTuple):
+    """A span as somebody asks for it.
+
+    Attributes:
+        from_ms, to_ms: ``from_ms <= t < to_ms``; ``None``: 30 days before ``to_ms``, and the end of the present hour.
+        window, offset: instead of these: the customer's own window, 0 for the present one, -1 for the one before.
+    """
+
+    from_ms: int | None = None
+    to_ms: int | None = None
+    window: WindowKind | None = None
+    offset: int = 0
+
+    def whole(self, unit_ms: int, now_ms: int, by: Calendar) -> Window:
+        """The span in whole minutes or hours: rounded out; a window rounded down at both ends, so that windows together
+        have everything once. Raises: Violation: it is empty, or there is no such window."""
+        if self.window is not None:
+            return self._window(self.window, unit_ms, now_ms, by)
+        to_ms = now_ms - now_ms % HOUR_MS + HOUR_MS if self.to_ms is None else -(-self.to_ms // unit_ms) * unit_ms
+        from_ms = max(0, to_ms - SPAN_MS) if self.from_ms is None else self.from_ms // unit_ms * unit_ms
+        if from_ms >= to_ms:
+            raise Violation("from", "is not before `to`", "a span of at least a minute")
+        return Window(from_ms, to_ms)
+
+    def _window(self, kind: WindowKind, unit_ms: int, now_ms: int, by: Calendar) -> Window:
+        window = window_at(kind, now_ms, by)
+        for _ in range(-self.offset):
+            if window.start_ms <= 0:
+                raise Violation("offset", "goes back beyond 1970", "a window since then")
+            window = window_at(kind, window.start_ms - 1, by)
+        return Window(max(0, window.start_ms // unit_ms * unit_ms), window.end_ms // unit_ms * unit_ms)
 
 
 class Segment(NamedTuple):

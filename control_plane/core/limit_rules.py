@@ -14,6 +14,8 @@ KEY_MAX = 128
 COUNTER_MAX = 300
 """Counters are keys of tables: their names have a bound."""
 
+METER = "one that is in the catalog, and not made of events"
+
 GRANT_WINDOWS = (
     WindowKind.DAY,
     WindowKind.WEEK,
@@ -52,7 +54,7 @@ def limit_violations(
             yield Violation(path, problem, f"names that together have at most {COUNTER_MAX}")
         keys[limit.key] = counters[limit.counter] = path
         if limit.meter not in meters:
-            yield Violation(f"{path}.meter", f"names the unknown meter {limit.meter!r}", "one that is in the catalog")
+            yield Violation(f"{path}.meter", f"names the unknown meter {limit.meter!r}", METER)
         if limit.feature is not None and limit.feature not in kinds:
             problem = f"names the unknown feature {limit.feature!r}"
             yield Violation(f"{path}.feature", problem, "one that is in the catalog")
@@ -101,7 +103,7 @@ def grant_violations(grants: tuple[PlanGrant, ...], meters: set[str]) -> Iterato
             yield Violation(f"{path}.key", f"is {grant.key!r} a second time", "a name of its own")
         keys.add(grant.key)
         if grant.meter not in meters:
-            yield Violation(f"{path}.meter", f"names the unknown meter {grant.meter!r}", "one that is in the catalog")
+            yield Violation(f"{path}.meter", f"names the unknown meter {grant.meter!r}", METER)
         if grant.every not in GRANT_WINDOWS:
             expected = "one of " + ", ".join(window.value for window in GRANT_WINDOWS)
             yield Violation(f"{path}.every", f"is {grant.every.value!r}", expected)

@@ -28,6 +28,9 @@ explain_decision       why a customer is allowed or refused, now or then
 try_plan               who would have been refused under other terms
 foresee_exhaustion     when limits will be reached
 read_usage             what a customer used
+add_to_meters          new events, into the meters that are made of them
+make_meters            the same of events that are there already
+read_meter             what such a meter came to
 check_token            whose token is shown
 issue_token            make, take in and revoke tokens
 enroll_agent           a join token for an identity
@@ -65,6 +68,7 @@ watch_changes          the change feed in memory, where watches hang
 audit_books            recomputes every sum, and names each difference
 audit_leases           the same lease by lease, and for shares and slots
 audit_usage            the same for sums of usage, from events
+audit_meters           the same for meters that are made of events
 audit_entries          the same for what the ledger charged for events
 reconcile              all of these, some customers at a time
 """

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from control_plane.core import aggregates
 from control_plane.core.catalog import BUILT_IN_METERS, compose_plan, decode_plan, encode_plan
 from control_plane.core.plans import Bundle
 from control_plane.operations.author import Author
 from control_plane.operations.pin_price_books import pin_price_books
 from control_plane.operations.refusals import Conflict
-from control_plane.store import catalog, customers
+from control_plane.store import catalog, customers, meter_values
 from control_plane.store.catalog import PLANS, FeatureRow, MeterRow, PlanRow, Shelf
 from control_plane.store.database import Connection
+from protocol.violations import Violation
 
 
 def put_feature(connection: Connection, wanted: FeatureRow, author: Author) -> FeatureRow:
@@ -41,9 +43,10 @@ def put_feature(connection: Connection, wanted: FeatureRow, author: Author) -> F
 
 
 def put_meter(connection: Connection, wanted: MeterRow, author: Author) -> MeterRow:
-    """Declare a meter or describe it anew.
+    """Declare a meter or describe it anew. One that is made of events is made of all that there are, from now on.
 
-    Raises: Conflict: it is built in, or exists with another unit, in which usage has been counted.
+    Raises: Conflict: it is built in, or exists with another unit, in which usage has been counted, or is made
+        otherwise. Violation: it cannot be made so.
     """
     if wanted.meter in BUILT_IN_METERS:
         raise Conflict("meter_built_in", f"Meter {wanted.meter!r} is built in and needs no declaration.", "meter")
@@ -51,7 +54,13 @@ def put_meter(connection: Connection, wanted: MeterRow, author: Author) -> Meter
     if known == wanted:
         return wanted
     if known is None:
+        _check_aggregate(connection, wanted)
         catalog.add_meter(connection, wanted)
+        if wanted.aggregate:
+            meter_values.begin_making(connection, wanted.meter)
+    elif known.aggregate != wanted.aggregate:
+        detail = f"Meter {known.meter!r} is made otherwise, and what it was made of stays. Declare another one."
+        raise Conflict("meter_aggregation_fixed", detail, "aggregation")
     elif known.unit != wanted.unit:
         detail = f"Meter {known.meter!r} counts {known.unit!r}; a meter's unit never changes. Declare another one."
         raise Conflict("meter_unit_fixed", detail, "unit")
@@ -62,6 +71,17 @@ def put_meter(connection: Connection, wanted: MeterRow, author: Author) -> Meter
     body = wanted._asdict()
     author.write_down(connection, "meter.put", wanted.meter, body)
     return wanted
+
+
+def _check_aggregate(connection: Connection, wanted: MeterRow) -> None:
+    made = catalog.aggregates(connection)
+    if wanted.aggregate and len(made) >= aggregates.AGGREGATES_MAX:
+        raise Violation(
+            "aggregation", f"makes more than {len(made)} meters of events", f"at most {aggregates.AGGREGATES_MAX}"
+        )
+    reported = dict.fromkeys([*BUILT_IN_METERS, *catalog.meter_names(connection)], True)
+    for violation in aggregates.violations(aggregates.decode(wanted.aggregate), reported | dict.fromkeys(made, False)):
+        raise violation
 
 
 def publish_plan(

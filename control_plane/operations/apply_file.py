@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from control_plane.core import aggregates
 from control_plane.core.catalog import authored, decode_plan
 from control_plane.core.catalog_changes import (
     FieldChange,
@@ -26,6 +27,7 @@ from control_plane.core.catalog_file import (
     MeterWrite,
     PlanWrite,
     PriceBookWrite,
+    meter_write,
     plan_write,
 )
 from control_plane.core.combining import Combine
@@ -128,7 +130,8 @@ def export_file(connection: Connection) -> CatalogFile:
 
 def _meter(connection: Connection, key: str, wanted: MeterWrite, author: Author) -> Entry:
     known = catalog.find_meter(connection, key)
-    row = put_meter(connection, MeterRow(key, wanted.unit, wanted.description, wanted.combine.value), author)
+    made = aggregates.encode(wanted.aggregate)
+    row = put_meter(connection, MeterRow(key, wanted.unit, wanted.description, wanted.combine.value, made), author)
     return _entry("meters", key, known and _meter_write(known), _meter_write(row))
 
 
@@ -221,7 +224,7 @@ def _all(kind: str, pages: Callable[[str, int], list[Any]]) -> list[Any]:
 
 
 def _meter_write(row: MeterRow) -> MeterWrite:
-    return MeterWrite(row.unit, row.description, Combine(row.combine))
+    return meter_write(row.unit, row.description, Combine(row.combine), aggregates.decode(row.aggregate))
 
 
 def _feature_write(row: FeatureRow) -> FeatureWrite:

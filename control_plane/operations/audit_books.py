@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from control_plane.operations.audit_entries import entry_differences
 from control_plane.operations.audit_leases import lease_differences, limit_differences
+from control_plane.operations.audit_meters import meter_differences
 from control_plane.operations.audit_usage import usage_differences
 from control_plane.store import allowances, leases, ledger
 from control_plane.store.allowances import Key
@@ -28,6 +29,7 @@ class Part(StrEnum):
     LEASES = "leases and events"
     LIMITS = "leases and limits"
     USAGE = "usage and events"
+    METERS = "meters and events"
 
 
 class Difference(NamedTuple):
@@ -48,10 +50,10 @@ def check_books(connection: Connection, *, told_all: bool = False) -> list[str]:
 
     For each allowance: outstanding = caps of its leases that are not closed = granted - returned - released;
     posted and direct = their ledger entries. For each hour and minute, dimension, meter, feature and model: the sum of
-    usage = the events; and each event is as it was when it was accepted. Events that contradict an accepted one are in
-    neither, while what their leases paid stays posted: it was probably used, and an allowance may so be charged more
-    than the events say. For each closed lease: what was posted = what its events say; for each entry of an event: what
-    no lease paid of it; for rates and slots: no more is lent than there is.
+    usage = the events, and so are meters made of events; and each event is as it was when it was accepted. Events that
+    contradict an accepted one are in neither, while what their leases paid stays posted: it was probably used, and an
+    allowance may so be charged more than the events say. For each closed lease: what was posted = what its events say;
+    for each entry of an event: what no lease paid of it; for rates and slots: no more is lent than there is.
 
     Args:
         told_all: every agent has sent all its events, and none was lost: then they must explain every charge.
@@ -60,7 +62,8 @@ def check_books(connection: Connection, *, told_all: bool = False) -> list[str]:
     """
     usage = usage_differences(connection, EVERYBODY, 0, INSTANT_MS_MAX + _HOUR_MS)
     books = book_differences(connection, EVERYBODY, told_all=told_all)
-    return [*(one.text for one in books), *usage]
+    meters = meter_differences(connection, EVERYBODY, 0, INSTANT_MS_MAX + _HOUR_MS)
+    return [*(one.text for one in books), *usage, *meters]
 
 
 def book_differences(connection: Connection, span: Span, *, told_all: bool = False) -> Iterator[Difference]:

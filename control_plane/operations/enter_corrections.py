@@ -9,7 +9,9 @@ from hashlib import blake2b
 import msgspec
 
 from control_plane.core import reconciliation
+from control_plane.core.aggregates import Counted
 from control_plane.core.kinds import counted
+from control_plane.operations.add_to_meters import add_to_meters
 from control_plane.operations.author import Author
 from control_plane.operations.burn_credits import Used, burn_credits
 from control_plane.operations.count_shadow import Shadow
@@ -108,6 +110,7 @@ def enter_corrections(
     books.save()
     credits = _burn(connection, books, entered, author.now_ms)
     rollups.add(connection, sums)
+    add_to_meters(connection, [Counted(event, counts[event.event]) for event in entered])
     moved = [event for event in entered if counts[event.event] != event.at_ms]
     periods.adjust(
         connection,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from control_plane.core.entitlements import Document, resolve
+from control_plane.core.grains import AskedSpan
 from control_plane.core.overage import authored_key, overage, prices_of
 from control_plane.core.statements import AdjustmentLine, CreditLine, OverageLine, Statement, UsageLine, totals
 from control_plane.operations.read_usage import UsageQuery, read_usage
@@ -45,7 +46,7 @@ def make_statement(connection: Connection, customer: str, period: Window, now_ms
 
 def _usage(connection: Connection, customer: str, period: Window, now_ms: int) -> tuple[UsageLine, ...]:
     from_ms, to_ms = (at_ms - at_ms % MINUTE_MS for at_ms in period)
-    query = UsageQuery(from_ms, to_ms, ("meter", "feature"), count=LINES_MAX)
+    query = UsageQuery(AskedSpan(from_ms, to_ms), ("meter", "feature"), count=LINES_MAX)
     rows = read_usage(connection, customer, query, now_ms).rows if from_ms < to_ms else []
     return tuple(UsageLine(row["meter"], row["feature"], row["quantity"], row["events"]) for row in rows)
 

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any
 
-from control_plane.core.grains import HOUR_MS, MINUTE_MS, ZONED, Grain, Segment, by_minute, segments, splits, starts
+from control_plane.core.grains import (
+    HOUR_MS,
+    MINUTE_MS,
+    ZONED,
+    AskedSpan,
+    Grain,
+    Segment,
+    by_minute,
+    segments,
+    splits,
+    starts,
+)
 from control_plane.operations.change_customer import require_customer
 from control_plane.operations.resolve_entitlement import calendar_of
 from control_plane.store import customers, rollups, usage
@@ -16,7 +27,7 @@ from control_plane.store.usage import Sought
 from protocol.ids import is_key
 from protocol.instants import rfc3339
 from protocol.violations import Violation
-from protocol.windows import Calendar, Window, WindowKind, window_at
+from protocol.windows import Calendar, Window
 
 SUBJECTS = ("user", "workspace", "role", "api_key")
 TAG = "tag:"
@@ -24,9 +35,6 @@ TIMES = tuple(grain.value for grain in Grain)
 KEYS = ("meter", "feature", "model", *TIMES, *SUBJECTS, "tag:NAME")
 WHOLE = ("customer", "meter", "feature", "model", "hour", "day", "week", "month")
 """What usage of all customers together can be told apart by."""
-
-SPAN_MS = 30 * 24 * HOUR_MS
-OFFSET_MIN = -1_200
 
 Row = dict[str, Any]
 Position = tuple[str | int, ...]
@@ -37,11 +45,8 @@ class UsageQuery:
     """Which usage is wanted.
 
     Attributes:
-        from_ms, to_ms: ``from_ms <= t < to_ms``, rounded out to whole minutes, and for a subject or tag to whole hours;
-            ``None``: 30 days before ``to_ms``, and the end of the present hour.
+        span: of which time: whole minutes, and for a subject or tag whole hours.
         keys: what it is told apart by, in order; of subjects and tags at most one.
-        window, offset: instead of a span: the customer's own window, 0 for the present one, -1 for the one before. Its
-            ends are rounded down.
         zone: whose days, weeks and months; ``None``: UTC's.
         dimension: the subject or tag that is told apart or asked for; empty for neither.
         value: only what names this one; ``None``: whoever is named, and what names nobody.
@@ -50,11 +55,8 @@ class UsageQuery:
         count: at most so many groups.
     """
 
-    from_ms: int | None
-    to_ms: int | None
+    span: AskedSpan
     keys: tuple[str, ...]
-    window: WindowKind | None = None
-    offset: int = 0
     zone: tzinfo | None = None
     dimension: str = ""
     value: str | None = None
@@ -100,7 +102,8 @@ def read_usage(connection: Connection, customer: str, query: UsageQuery, now_ms:
     Raises: NotFound. Violation: what is asked for is not kept so finely, or for so long.
     """
     require_customer(connection, customer)
-    span = _window(query, now_ms, calendar_of(connection, customer, now_ms)) if query.window else _span(query, now_ms)
+    calendar = calendar_of(connection, customer, now_ms) if query.span.window else Calendar()
+    span = query.span.whole(HOUR_MS if query.dimension else MINUTE_MS, now_ms, calendar)
     sought = _sought(connection, [customer], span, query)
     rows = usage.sums(connection, sought, query.count + 1, query.after)
     shown = rows[: query.count]
@@ -115,7 +118,7 @@ def read_fleet_usage(connection: Connection, query: UsageQuery, now_ms: int) -> 
 
     Raises: Violation: as :func:`read_usage`.
     """
-    span = _span(query, now_ms)
+    span = query.span.whole(MINUTE_MS, now_ms, Calendar())
     after = query.after or ("",)
     names = [str(after[0])] if len(after) > 1 else []
     following = customers.after(connection, str(after[0]), query.count)
@@ -171,27 +174,6 @@ def _refuse_minutes(dimension: str, grains: Sequence[Grain], times: Mapping[str,
     if any(at_ms % HOUR_MS for parts in times.values() for at_ms in starts(parts)):
         expected = "a zone whose days begin with an hour of UTC, or no subject and no tag"
         raise Violation("zone", f"begins days within an hour, and sums of {dimension} are kept by the hour", expected)
-
-
-def _span(query: UsageQuery, now_ms: int) -> Window:
-    """The span that is asked for, rounded out. Raises: Violation: it is empty."""
-    unit_ms = HOUR_MS if query.dimension else MINUTE_MS
-    to_ms = now_ms - now_ms % HOUR_MS + HOUR_MS if query.to_ms is None else -(-query.to_ms // unit_ms) * unit_ms
-    from_ms = max(0, to_ms - SPAN_MS) if query.from_ms is None else query.from_ms // unit_ms * unit_ms
-    if from_ms >= to_ms:
-        raise Violation("from", "is not before `to`", "a span of at least a minute")
-    return Window(from_ms, to_ms)
-
-
-def _window(query: UsageQuery, now_ms: int, by: Calendar) -> Window:
-    assert query.window is not None
-    window = window_at(query.window, now_ms, by)
-    for _ in range(-query.offset):
-        if window.start_ms <= 0:
-            raise Violation("offset", "goes back beyond 1970", "a window since then")
-        window = window_at(query.window, window.start_ms - 1, by)
-    unit_ms = HOUR_MS if query.dimension else MINUTE_MS  # both ends rounded down: windows together have everything once
-    return Window(max(0, window.start_ms // unit_ms * unit_ms), window.end_ms // unit_ms * unit_ms)
 
 
 def _position(row: Row, keys: Sequence[str]) -> Position:

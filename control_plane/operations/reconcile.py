@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from control_plane.operations.audit_books import Difference, Part, book_differences
+from control_plane.operations.audit_meters import meter_differences
 from control_plane.operations.audit_usage import usage_differences
 from control_plane.store import spans
 from control_plane.store.database import Connection, Database
@@ -54,8 +55,11 @@ def _span(database: Database, span: Span, count: int) -> Iterator[Difference]:
         def look(connection: Connection, start_ms: int = start_ms) -> tuple[list[Difference], int | None]:
             edge_ms = spans.edge_ms(connection, span, start_ms, EVENTS_MAX) if count == 1 else None
             to_ms = None if edge_ms is None else edge_ms - edge_ms % HOUR_MS + HOUR_MS
-            found = usage_differences(connection, span, start_ms, to_ms or INSTANT_MS_MAX + HOUR_MS)
-            return [Difference.of(Part.USAGE, text) for text in found], to_ms
+            end_ms = to_ms or INSTANT_MS_MAX + HOUR_MS
+            sums = usage_differences(connection, span, start_ms, end_ms)
+            found = [Difference.of(Part.USAGE, text) for text in sums]
+            meters = meter_differences(connection, span, start_ms, end_ms)
+            return found + [Difference.of(Part.METERS, text) for text in meters], to_ms
 
         found, from_ms = database.read(look)
         yield from found

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from control_plane.core.aggregates import Counted
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.core.kinds import counted
 from control_plane.operations.accept_events import accept_events, book_events
+from control_plane.operations.add_to_meters import add_to_meters
 from control_plane.operations.burn_credits import burn_credits
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.find_wishes import Wish, find_wishes
@@ -86,6 +88,7 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     news = exchange.books.save()
     _burn_credits(exchange, reading)
     rollups.add(connection, reading.sums)
+    add_to_meters(connection, [Counted(item.event, item.at_ms) for item in reading.counted])
     remember_exchange(exchange)
     tell_moved(connection, exchange.held, exchange.books.accounts, now_ms)
     exchange.books.publish()

@@ -9,6 +9,7 @@ subscription_tables    those for subscriptions, add-ons and overrides
 credit_tables   those for credits
 correction_tables   those for corrections, closed periods and notices
 trust_tables    those for trouble: restored databases, odd syncs
+meter_tables    those for meters that are made of events
 usage_tables    sums by the minute, and since when there are any
 spans           customers that audits look at together
 wanted          many keys in one statement
@@ -38,6 +39,7 @@ shadow_refusals   what limits in shadow would have refused
 notices         what people are told, and which thresholds are crossed
 periods         billing periods that are closed
 rollups         sums of usage by hour and by minute, maintained
+meter_values    what meters that are made of events come to, by the hour
 usage           reads those sums, by spans of time
 balances        reads how allowances stand
 listings        pages of leases, events and agents, for people

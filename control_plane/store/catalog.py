@@ -25,12 +25,14 @@ class FeatureRow(NamedTuple):
 
 
 class MeterRow(NamedTuple):
-    """A meter: its unit never changes, because what was counted is counted in it."""
+    """A meter: its unit never changes, because what was counted is counted in it. ``aggregate``: how it is made of
+    events, as the text of a ``core.aggregates.Aggregate``; empty for one that is reported."""
 
     meter: str
     unit: str
     description: str
     combine: str = "sum"
+    aggregate: str = ""
 
 
 class PlanRow(NamedTuple):
@@ -89,12 +91,18 @@ def rules(connection: Connection) -> tuple[dict[str, str], set[str]]:
     return combine, {row.feature for row in rows if row.disabled}
 
 
-_METERS = select(meters.c.meter).order_by(meters.c.meter)
+_METERS = select(meters.c.meter).where(meters.c.aggregate == "").order_by(meters.c.meter)
+_AGGREGATES = select(meters.c.meter, meters.c.aggregate).where(meters.c.aggregate != "").order_by(meters.c.meter)
 
 
 def meter_names(connection: Connection) -> list[str]:
-    """Every declared meter."""
+    """Every declared meter that is reported, or made by rates."""
     return list(connection.execute(_METERS).scalars())
+
+
+def aggregates(connection: Connection) -> dict[str, str]:
+    """Every meter that is made of events, and how."""
+    return {row.meter: row.aggregate for row in connection.execute(_AGGREGATES)}
 
 
 def find_meter(connection: Connection, meter: str) -> MeterRow | None:
@@ -115,7 +123,7 @@ def add_meter(connection: Connection, row: MeterRow) -> None:
 
 
 def change_meter(connection: Connection, row: MeterRow) -> None:
-    """Everything about it but its unit."""
+    """Everything about it but its unit and what it is made of."""
     changed = update(meters).where(meters.c.meter == row.meter)
     connection.execute(changed.values(description=row.description, combine=row.combine))
 

@@ -100,6 +100,28 @@ def first_words(
     return [Kept(row.event, row.at_ms, bytes(row.body), row.corrects) for row in rows]
 
 
+def between(connection: Connection, customer: str, from_ms: int, to_ms: int) -> Iterator[Kept]:
+    """A customer's events that count from ``from_ms`` until before ``to_ms``, in order of time."""
+    c = events.c
+    query = select(c.event, c.at_ms, c.body, c.corrects).where(c.customer == customer)
+    query = query.where(c.at_ms >= from_ms, c.at_ms < to_ms).order_by(c.at_ms)
+    for row in connection.execute(query, execution_options=_STREAMED):
+        yield Kept(row.event, row.at_ms, bytes(row.body), row.corrects)
+
+
+def times(connection: Connection, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """When accepted events count, by (customer, event)."""
+    ordered = sorted(set(names))
+    table = wanted(connection.dialect.name, (events.c.customer, events.c.event))
+    same = and_(events.c.customer == table.c.customer, events.c.event == table.c.event)
+    query = select(events.c.customer, events.c.event, events.c.at_ms).select_from(table.join(events, same))
+    found = {}
+    for start in range(0, len(ordered), CHUNK):
+        for row in connection.execute(query, as_rows(ordered[start : start + CHUNK])):
+            found[row.customer, row.event] = row.at_ms
+    return found
+
+
 def find(connection: Connection, customer: str, event: str) -> Kept | None:
     """One event."""
     columns = (events.c.event, events.c.at_ms, events.c.body, events.c.corrects)

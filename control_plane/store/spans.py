@@ -42,6 +42,12 @@ def following(connection: Connection, after: str, count: int, events_max: int) -
     return (Span(after, names[taken - 1]), taken) if taken else (Span(after), 0)
 
 
+def names(connection: Connection, span: Span) -> list[str]:
+    """The known customers of a span."""
+    query = select(customers.c.customer).where(*within(customers.c.customer, span)).order_by(customers.c.customer)
+    return list(connection.execute(query).scalars())
+
+
 def edge_ms(connection: Connection, span: Span, from_ms: int, count: int) -> int | None:
     """When the event after the next ``count`` of a span's one customer counts; ``None``: there are no more."""
     query = select(events.c.at_ms).where(*within(events.c.customer, span), events.c.at_ms >= from_ms)

@@ -57,6 +57,8 @@ meters = Table(
     Column("unit", String(64), nullable=False),
     Column("description", Text, nullable=False),
     Column("combine", String(8), nullable=False, server_default="sum"),
+    # Of one that is made of events: JSON of core.aggregates.Aggregate.
+    Column("aggregate", Text, nullable=False, server_default=""),
 )
 
 # A plan version never changes once written; `body` is JSON of core.plans.PlanBody.

@@ -153,14 +153,15 @@ def _part(sought: Sought, table: Table, dimension: str, value: str | None = None
 
 def _column(table: Table, key: str, sought: Sought, value: str | None) -> ColumnElement[Any]:
     if key in sought.times:
-        return _bucket(time_of(table), sought.times[key])
+        return bucket(time_of(table), sought.times[key])
     if key == "value" and value is not None:
         return literal(value)
     column: ColumnElement[Any] = table.c[key]
     return column
 
 
-def _bucket(at_ms: Column[int], parts: Parts) -> ColumnElement[int]:
+def bucket(at_ms: Column[int], parts: Parts) -> ColumnElement[int]:
+    """When the bucket of an instant begins."""
     found = [
         (at_ms < _number(end_ms), at_ms - (at_ms - _number(start_ms)) % _number(length_ms))
         for end_ms, start_ms, length_ms in parts

@@ -35,6 +35,7 @@ from sqlalchemy import LargeBinary, String, Text
 from sqlalchemy import Table as SqlTable
 
 from control_plane.core.explaining import Call
+from control_plane.core.grains import AskedSpan
 from control_plane.operations.explain_decision import explain_decision
 from control_plane.operations.read_balances import BalancesQuery, read_balances
 from control_plane.operations.read_usage import UsageQuery, read_fleet_usage, read_usage
@@ -52,11 +53,11 @@ COPIED_AT_ONCE = 500
 RECONCILED = 2_000
 LARGE = 10_000
 
-MONTH = UsageQuery(NOW_MS - 30 * DAY_MS, NOW_MS, ("day", "meter"))
-BY_USER = UsageQuery(NOW_MS - 30 * DAY_MS, NOW_MS, ("meter", "user"), dimension="user")
-MINUTES = UsageQuery(NOW_MS - 6 * HOUR_MS, NOW_MS, ("minute", "meter"))
-PERIOD = UsageQuery(None, None, ("meter", "model"), window=WindowKind.BILLING_PERIOD)
-FLEET = UsageQuery(NOW_MS - 30 * DAY_MS, NOW_MS, ("customer", "meter"), count=100)
+MONTH = UsageQuery(AskedSpan(NOW_MS - 30 * DAY_MS, NOW_MS), ("day", "meter"))
+BY_USER = UsageQuery(AskedSpan(NOW_MS - 30 * DAY_MS, NOW_MS), ("meter", "user"), dimension="user")
+MINUTES = UsageQuery(AskedSpan(NOW_MS - 6 * HOUR_MS, NOW_MS), ("minute", "meter"))
+PERIOD = UsageQuery(AskedSpan(window=WindowKind.BILLING_PERIOD), ("meter", "model"))
+FLEET = UsageQuery(AskedSpan(NOW_MS - 30 * DAY_MS, NOW_MS), ("customer", "meter"), count=100)
 CALL = Call("chat", None, Subject(user="user-1"), {}, {"requests": 1, "input_tokens": 900, "output_tokens": 512})
 
 # What is measured: a request of one customer. Another one is another line.

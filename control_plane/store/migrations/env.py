@@ -7,6 +7,7 @@ from alembic import context
 from control_plane.store import (
     correction_tables,
     credit_tables,
+    meter_tables,
     price_tables,
     subscription_tables,
     trust_tables,
@@ -17,6 +18,7 @@ from control_plane.store.tables import metadata
 __all__ = [
     "correction_tables",
     "credit_tables",
+    "meter_tables",
     "price_tables",
     "subscription_tables",
     "trust_tables",

@@ -106,11 +106,11 @@ def acme(admin: Any, database: Database, clock: Any) -> Acme:
 
 def test_it_is_applied_exported_and_applied_again(allotment: Any, tmp_path: Path) -> None:
     path = ROOT / "examples" / "catalog" / "catalog.yaml"
-    assert "17 would be new" in allotment("apply", str(path), "--dry-run").output
-    assert "17 new, 0 changed" in allotment("apply", str(path)).output
-    assert "0 new, 0 changed, 17 are" in allotment("apply", str(path)).output
+    assert "19 would be new" in allotment("apply", str(path), "--dry-run").output
+    assert "19 new, 0 changed" in allotment("apply", str(path)).output
+    assert "0 new, 0 changed, 19 are" in allotment("apply", str(path)).output
     (tmp_path / "exported.yaml").write_text(allotment("export").output)
-    assert "0 new, 0 changed, 17 are" in allotment("apply", str(tmp_path / "exported.yaml")).output
+    assert "0 new, 0 changed, 19 are" in allotment("apply", str(tmp_path / "exported.yaml")).output
 
 
 def test_it_uses_everything_that_a_catalog_can_say(acme: Acme) -> None:
@@ -163,6 +163,10 @@ def test_attribution_and_dimensions(acme: Acme) -> None:
     assert acme.explain(user="bob", amount=20_000, **asked)["decision"] == "allow"
     assert acme.explain(user="bob", role="lead", amount=190_000, **asked)["decision"] == "allow"
     assert acme.explain("images", role="intern")["code"] == "feature_unavailable"
+    people = acme("/meters/active_users")["items"]
+    assert [one["value"] for one in people] == [2]
+    prompts = acme("/meters/largest_prompt", group_by="model")["items"]
+    assert {one["group"]["model"]: one["value"] for one in prompts} == {"gpt-4o": 40_000, "gpt-4o-mini": 40_000}
     projects = acme("/balances", tag="project:apollo")["items"]
     assert next(one for one in projects if one["limit"] == "tools-a-project-and-day")["remaining"] == 0
 

@@ -12,9 +12,11 @@ from zlib import crc32
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from control_plane.background.make_meters import make_some
+from control_plane.core.aggregates import Aggregate, Aggregation, encode
 from control_plane.core.plans import Bundle, PlanFeature, PlanLimit
 from control_plane.core.statements import Statement
-from control_plane.operations.apply_catalog import publish_plan, put_feature
+from control_plane.operations.apply_catalog import publish_plan, put_feature, put_meter
 from control_plane.operations.audit_books import check_books
 from control_plane.operations.author import Author
 from control_plane.operations.backfill_usage import Backfill, Missed, backfill_usage
@@ -25,7 +27,7 @@ from control_plane.operations.correct_usage import Kind, Order, correct_usage
 from control_plane.operations.read_balances import BalancesQuery, read_balances
 from control_plane.operations.sync_agent import Synced, sync_agent
 from control_plane.store import agents, notices
-from control_plane.store.catalog import FeatureRow
+from control_plane.store.catalog import FeatureRow, MeterRow
 from control_plane.store.database import Connection, Database
 from protocol.codec import encode_msgpack
 from protocol.entitlements import FeatureKind
@@ -51,6 +53,8 @@ steps = st.lists(
         st.tuples(st.just("void"), calls),
         st.tuples(st.just("close")),
         st.tuples(st.just("wait"), st.integers(1, 25)),
+        st.tuples(st.just("declare"), st.sampled_from(list(Aggregation))),
+        st.tuples(st.just("make")),
     ),
     min_size=1,
     max_size=14,
@@ -99,6 +103,7 @@ class Books:
             agents.add(connection, "agent-1", "agent-1", self.now_ms)
 
         self.database.run(work)
+        self.declare(Aggregation.LATEST)
 
     def moved(self, counted_ms: int, more: int) -> None:
         """The model: so much more counts then; thresholds follow."""
@@ -174,10 +179,25 @@ class Books:
                 self.correct(which, Kind.VOID, 0)
             case ("close",):
                 self.close()
+            case ("declare", aggregation):
+                self.declare(aggregation)
+            case ("make",):
+                self.make()
             case ("wait", some):
                 self.now_ms += some * DAY_MS
 
+    def declare(self, aggregation: Aggregation) -> None:
+        of = {Aggregation.COUNT: None, Aggregation.UNIQUE_COUNT: "user"}.get(aggregation, "input_tokens")
+        text = encode(Aggregate(aggregation, of, {"feature": ("chat",)}))
+        row = MeterRow(f"by-{aggregation.value}", "tokens", "", aggregate=text)
+        self.database.run(lambda connection: put_meter(connection, row, self.author))
+
+    def make(self) -> None:
+        while make_some(self.database):
+            pass
+
     def check(self) -> None:
+        self.make()
         for start_ms in {*self.sums, *self.frozen}:
             lines = {line.meter: line.quantity for line in self.statement(start_ms).usage}
             assert lines.get("input_tokens", 0) == self.sums.get(start_ms, 0)
