@@ -96,7 +96,7 @@ class Answer:
 
     def take_counts(self, counts: dict[str, Any]) -> None:
         """What is said elsewhere, such as in headers: it counts where the answer itself says nothing."""
-        self._elsewhere.update(counts)
+        self._elsewhere = counts
 
     def fail(self) -> None:
         """The transport told of an error."""
@@ -141,7 +141,7 @@ class Answer:
             if len(self._seen) < CHOICES_MAX:
                 self._seen.add(index)
             if choice.finish_reason:
-                self._finished.add(index)
+                self._finished.add(index if index in self._seen else None)
                 self._failed = self._failed or choice.finish_reason == "error"
         if document.choices or document.candidates:
             self._finishes = self._seen <= self._finished
@@ -150,6 +150,7 @@ class Answer:
             among(document.type, _FINAL)
             or document.done is True
             or document.message_stop is not None
+            or (isinstance(document.metadata, dict) and "usage" in document.metadata)
             or (isinstance(document.prompt_feedback, dict) and document.prompt_feedback.get("blockReason"))
         ):
             self._finishes = True
@@ -160,8 +161,8 @@ class Answer:
         self._response = document.id or document.response_id or self._response
         if document.error or among(document.type, _FAILED):
             self._failed = True
-        if document.metrics is not None and isinstance(document.metrics, dict):
-            self._elsewhere.update(document.metrics)
+        if isinstance(document.metrics, dict) and len(document.metrics) <= FIELDS_MAX:
+            self._elsewhere = document.metrics
         for key in parts.parts_of(document):
             if len(self._parts) < PARTS_MAX:
                 self._parts[key] = None

@@ -12,7 +12,7 @@ from typing import Any
 from agent.core.tokens import slots as s
 from agent.core.tokens.classes import token_classes
 from agent.core.tokens.slots import IGNORED, Fields, Slots, entries, walk
-from agent.core.tokens.usage import Pass, Troubles
+from agent.core.tokens.usage import Pass, Troubles, named
 from protocol.ids import is_model_name
 from protocol.units import INPUT_CLASSES, OUTPUT_CLASSES
 
@@ -57,9 +57,9 @@ def with_iterations(
         own: Slots = {}
         walk(entry, FIELDS, "usage.iterations.", own, troubles)
         kind, whose = str(entry.get("type", "message"))[:64], entry.get("model")
-        one = Pass(
-            kind, whose if isinstance(whose, str) and is_model_name(whose) else model, token_classes(own, troubles)
-        )
+        if not isinstance(whose, str) or not is_model_name(whose) or (model is None and kind in _TURNS):
+            whose = model
+        one = Pass(named(kind), whose, token_classes(own, troubles))
         (turns if kind in _TURNS else beside).append(one)
         longer = own.get(s.CACHE_WRITE_1H, 0)
         if longer and kind not in _TURNS:

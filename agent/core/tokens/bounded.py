@@ -39,11 +39,17 @@ class Overlong:
             found["type"] = match.group(1)  # some name it first, some last
         for match in _FINISH.finditer(tail):
             found["candidates"] = [{"finishReason": match.group(1)}]
+        beside = tail
         for match in _USAGE.finditer(tail):
             try:
-                found[match.group(1)] = json.JSONDecoder().raw_decode(tail, match.end())[0]
+                found[match.group(1)], end = json.JSONDecoder().raw_decode(tail, match.end())
             except (ValueError, RecursionError):
                 continue
+            beside = tail[: match.start()] + tail[end:]  # an advisor's name stands in the usage
+        last = {match.group(1): match.group(2) for match in _NAMED.finditer(beside)}
+        for name in ("model", "modelVersion", "responseId"):  # embeddings are named after their vectors
+            if name in last:
+                found.setdefault(name, last[name])
         return found
 
 

@@ -25,15 +25,15 @@ def token_classes(slots: Slots, troubles: Troubles) -> dict[str, int]:
         inputs += read + write
     if total is not None and total != inputs + outputs:
         gap = total - inputs - outputs
-        if gap < 0:
+        if gap < 0 and s.BESIDE_OUTPUT not in slots:  # which Perplexity's total leaves out
             troubles.add("usage", f"has a total of {total}, less than its parts: the parts count")
-        elif s.OUTPUT in slots or s.ANSWER in slots:
+        elif gap > 0 and (s.OUTPUT in slots or s.ANSWER in slots):
             if gap != get(s.REASONING):
                 # Gemini behind OpenAI's interface leaves its thoughts out of everything but the total.
                 troubles.add("usage", f"has {gap} tokens in its total alone: counted as reasoning")
                 reasoning += gap
             outputs += gap
-        else:
+        elif gap > 0:
             troubles.add("usage", f"has {gap} tokens in its total alone: counted as input")
             inputs += gap
     fresh_audio = fresh_image = 0
@@ -71,12 +71,12 @@ def _inputs(slots: Slots, outputs: int, cached: int) -> int:
 
 
 def _outputs(slots: Slots, reasoning: int) -> int:
-    """All output tokens. Reasoning beyond what was put out in all cannot be part of it."""
+    """All output tokens. Reasoning beyond what was put out in all cannot be part of it, nor Perplexity's."""
     beside = slots.get(s.BESIDE_OUTPUT, 0)
     if s.OUTPUT not in slots:
         return slots.get(s.ANSWER, 0) + reasoning + beside
     outputs = slots[s.OUTPUT] + beside
-    return outputs + reasoning if reasoning > outputs else outputs
+    return outputs + reasoning if reasoning > outputs or s.BESIDE_OUTPUT in slots else outputs
 
 
 def _fresh_media(slots: Slots, fresh: int, troubles: Troubles) -> tuple[int, int]:

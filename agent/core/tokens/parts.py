@@ -25,6 +25,9 @@ _NO_TEXT = frozenset({
 _SOUND = frozenset({"response.audio.delta", "response.output_audio.delta", "speech.audio.delta"})
 """Events whose delta is no text."""
 
+_DRAWN = frozenset({"image_generation.completed", "image_edit.completed"})
+"""Events that bring one whole image each."""
+
 _DEPTH_MAX = 8
 
 
@@ -107,6 +110,8 @@ def parts_of(document: Document) -> list[Key]:
     start = document.block_start
     if isinstance(start, dict) and isinstance(start.get("start"), dict) and start["start"].get("toolUse"):
         found.append((s.TOOL_CALLS, "block", hashable(start.get("contentBlockIndex"))))
+    if among(document.type, _DRAWN):
+        found.append((s.IMAGES, "data", 0))
     if len(document.data) and document.object != "list":
         found.extend((s.IMAGES, "data", at) for at in range(images_in(document.data)))
     for at, prediction in enumerate(document.predictions or ()):

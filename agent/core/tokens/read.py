@@ -11,7 +11,10 @@ from agent.core.tokens.framing import ArrayFrames, BodyFrames, EventFrames, Fram
 from agent.core.tokens.usage import Usage
 
 DOCUMENT_BYTES_MAX = 1024 * 1024
-"""How much of one document of a stream is held; of a longer one, only its ends are read."""
+"""How much of one event of a stream is held; of a longer one, only its ends are read."""
+
+_EVENTS_IN_BODY = 8
+"""How many times as long a body may be that is no stream: images and embeddings come whole."""
 
 
 def usage_of(body: bytes, path: str = "", headers: Mapping[str, str] | None = None) -> Usage:
@@ -44,7 +47,8 @@ def usages_of_lines(lines: bytes) -> Iterator[Usage]:
 class UsageReader:
     """What one answer used that comes in chunks, cut anywhere: a stream of any framing, or a body.
 
-    Keeps at most about ``document_bytes_max`` bytes. Never raises, whatever the bytes are.
+    Keeps at most about ``document_bytes_max`` bytes of a stream, and eight times as much of a body. Never raises,
+    whatever the bytes are.
     """
 
     __slots__ = ("_answer", "_bytes_max", "_ended", "_frames", "_start")
@@ -111,12 +115,12 @@ class UsageReader:
         if first == ord("["):
             return ArrayFrames(self._bytes_max)
         if first == ord("{"):
-            return BodyFrames(self._bytes_max)
+            return BodyFrames(_EVENTS_IN_BODY * self._bytes_max)
         return EventFrames(self._bytes_max)
 
 
 def _take_headers(answer: Answer, headers: Mapping[str, str] | None) -> None:
-    for name, field in bedrock.HEADERS.items() if headers else ():
-        value = (headers or {}).get(name, "")
-        if value.isascii() and value.isdigit():
-            answer.take_counts({field: int(value[:20])})
+    if headers:
+        said = {field: headers.get(name, "") for name, field in bedrock.HEADERS.items()}
+        counts = {field: int(value[:20]) for field, value in said.items() if value.isascii() and value.isdigit()}
+        answer.take_counts(counts)

@@ -61,6 +61,11 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     troubles_more: int = 0
 
 
+def named(text: str) -> str:
+    """What a provider wrote, as it can be shown and stored: no control characters, no halves of characters."""
+    return text if text.isprintable() else ascii(text)
+
+
 class Troubles:
     """Collects what was not understood: bounded, each told once."""
 
@@ -72,7 +77,7 @@ class Troubles:
 
     def add(self, where: str, problem: str) -> None:
         """Name one: a place in the provider's words, and what was wrong with it or done about it."""
-        text = f"{where[:NAME_BYTES_MAX]} {problem}"
+        text = named(f"{where[:NAME_BYTES_MAX]} {problem}")
         if text in self._said:
             return
         if len(self._said) < TROUBLES_MAX:

@@ -80,6 +80,12 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, int], dict[str, int]]] = {
         {"input": 10, "input_image": 40, "output_image": 50},
         {"images": 2},
     ),
+    "OpenAI images, as an event": (
+        {"type": "image_generation.completed", "b64_json": "aaaa", "usage": {
+            "total_tokens": 60, "input_tokens": 10, "output_tokens": 50, "input_tokens_details": {"text_tokens": 10}}},
+        {"input": 10, "output_image": 50},
+        {"images": 1},
+    ),
     "OpenAI embeddings": (
         {"object": "list", "data": [{"object": "embedding", "embedding": [0.1]}], "model": "e",
          "usage": {"prompt_tokens": 8, "total_tokens": 8}},
@@ -114,10 +120,10 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, int], dict[str, int]]] = {
         chat(prompt_tokens=5, completion_tokens=2, reasoning_tokens=7), {"input": 5, "output": 2, "reasoning": 7}, {},
     ),
     "Perplexity": (
-        chat(prompt_tokens=10, completion_tokens=20, total_tokens=150, citation_tokens=50, reasoning_tokens=70,
-             num_search_queries=3),
-        {"input": 10, "output": 70, "reasoning": 70},
-        {"web_searches": 3},
+        chat(prompt_tokens=33, completion_tokens=7_163, total_tokens=7_196, citation_tokens=20_016,
+             reasoning_tokens=95_305, num_search_queries=18),
+        {"input": 33, "output": 7_163 + 20_016, "reasoning": 95_305},
+        {"web_searches": 18},
     ),
     "DeepSeek, hits and misses alone": (
         chat(prompt_cache_hit_tokens=64, prompt_cache_miss_tokens=6, completion_tokens=3, total_tokens=73),
@@ -223,6 +229,17 @@ def test_a_documented_shape_is_understood_whole(shape: str) -> None:
     assert set(usage.tokens) <= TOKEN_CLASSES
     assert usage.outcome is Outcome.COMPLETE
     assert usage.usage_source is (UsageSource.NONE if shape == "Vertex images" else UsageSource.PROVIDER)
+
+
+def test_what_a_provider_wrote_is_shown_without_harm() -> None:
+    usage = used(chat(prompt_tokens=1, **{"a\nb\ud83d": 2}))
+    assert usage.troubles == (r"'usage.a\nb\ud83d is not understood'",)
+
+
+def test_of_iterations_whose_whole_names_no_model_the_turns_are_the_answers() -> None:
+    turn = ITERATION | {"type": "message", "model": "m"}
+    usage = used({"usage": {"input_tokens": 10, "output_tokens": 2, "iterations": [turn]}})
+    assert (usage.tokens, usage.others, usage.troubles) == ({"input": 10, "output": 2}, (), ())
 
 
 def test_headers_count_where_a_body_says_nothing() -> None:

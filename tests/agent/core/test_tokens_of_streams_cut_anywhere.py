@@ -152,6 +152,32 @@ def test_a_converse_stream_without_its_metadata_has_no_usage() -> None:
     assert usage.output_bytes == len("Grüße".encode()) + len('{"a":1}')
 
 
+def test_a_message_that_is_too_long_is_passed_over_in_amazons_framing() -> None:
+    data = event("contentBlockDelta", {"delta": {"text": "x" * 100_000}}) + METADATA
+    for size in (1, 5_000, len(data)):
+        usage = read(*(data[at : at + size] for at in range(0, len(data), size)), bytes_max=50_000)
+        assert (usage.tokens, usage.usage_source) == ({"input": 3, "output": 9}, UsageSource.PROVIDER)
+        assert usage.troubles
+
+
+def test_names_of_a_body_that_is_too_long_are_read_at_its_end() -> None:
+    data = b'{"object":"list","data":[' + b"0.1," * 30_000 + b'1],"model":"e","usage":{"prompt_tokens":8}}'
+    usage = read(data, bytes_max=10_000)
+    assert (usage.tokens, usage.model) == ({"input": 8}, "e")
+
+
+OLLAMA = [{"model": "l", "message": {"role": "assistant", "content": text}, "done": False} for text in ("Hel", "lo")]
+
+
+def test_lines_of_ollama_are_read_to_their_last() -> None:
+    last = {"model": "l", "message": {"content": ""}, "done": True, "prompt_eval_count": 26, "eval_count": 3}
+    lines = [json.dumps(line).encode() + b"\n" for line in [*OLLAMA, last]]
+    usage = read(*lines)
+    assert (usage.tokens, usage.output_bytes, usage.outcome) == ({"input": 26, "output": 3}, 5, Outcome.COMPLETE)
+    broken = read(*lines[:2])
+    assert (broken.usage_source, broken.output_bytes, broken.outcome) == (UsageSource.NONE, 5, Outcome.ABORTED)
+
+
 def test_an_exception_in_amazons_framing_is_an_error() -> None:
     failed = message(b'{"message":"slow down"}', message_type="exception", exception_type="throttlingException")
     assert read(CONVERSE[:-20], failed).outcome is Outcome.ABORTED  # what follows a broken message cannot be read
@@ -191,7 +217,8 @@ def test_of_a_document_that_is_too_long_the_usage_is_still_read(name: str) -> No
         for one in events(data):
             if b'"usage' in one:
                 data = data.replace(one, b"{" + padding + one[1:])
-    usage = read(*(data[at : at + 9_000] for at in range(0, len(data), 9_000)), bytes_max=40_000)
+    bytes_max = 5_000 if name in WHOLE else 40_000  # bodies may be longer than events
+    usage = read(*(data[at : at + 9_000] for at in range(0, len(data), 9_000)), bytes_max=bytes_max)
     expected = usage_of(ANSWERS[name])
     if name.startswith("anthropic-messages-stream"):  # where the message began was too long as well
         assert sum(usage.tokens.values()) == sum(expected.tokens.values())
