@@ -17,10 +17,10 @@ Key = tuple[str, object, object]
 """The meter, and which part of the answer it is."""
 
 _NO_TEXT = frozenset({
-    "id", "type", "role", "name", "signature", "thoughtSignature", "thought_signature", "encrypted_content", "data",
+    "id", "type", "role", "citation", "signature", "thoughtSignature", "thought_signature", "encrypted_content", "data",
     "mimeType", "mime_type", "format", "channel", "extra_content", "annotations", "reasoning_details", "obfuscation",
 })  # fmt: skip
-"""What stands beside the text in a part of a stream. Names of tools are lost with it: they come once."""
+"""What stands beside the text in a part of a stream, and was not written by the model."""
 
 _SOUND = frozenset({"response.audio.delta", "response.output_audio.delta", "speech.audio.delta"})
 """Events whose delta is no text."""

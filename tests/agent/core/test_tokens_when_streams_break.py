@@ -49,7 +49,7 @@ def test_an_aborted_message_of_anthropic_keeps_its_input_and_the_bytes_of_its_ou
     usage = read(*(b"data: " + line + b"\n\n" for line in lines[:until]))
     assert usage.usage_source is UsageSource.NONE
     assert usage.tokens["input"] == 2_694  # what the message began with; the search added the rest
-    assert usage.output_bytes > 1_000
+    assert usage.output_bytes > 400
 
 
 CHUNK = {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": {"content": "Grüße"}, "finish_reason": None}]}
@@ -176,7 +176,7 @@ def test_reasoning_and_arguments_are_output_too() -> None:
         {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "f", "arguments": '{"a":1}'}}]},
     )  # fmt: skip
     usage = read(sse(*({"choices": [{"index": 0, "delta": delta}]} for delta in deltas)))
-    assert usage.output_bytes == 4 + 2 + 3 + 5 + 7
+    assert usage.output_bytes == 4 + 2 + 3 + 5 + len("f") + len('{"a":1}')
     assert usage.meters == {"tool_calls": 1}
 
 
