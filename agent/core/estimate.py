@@ -35,8 +35,8 @@ UNSEEN_TOKENS = 20_000
 
 PROMPT_BYTES_PER_TOKEN = 4
 OUTPUT_BYTES_PER_TOKEN = 3
-"""What is charged for where nothing has been learned yet: 4.1 to 4.9 for requests of prose and code, 3.0 for all recorded
-streams together, whose calls of tools cost more than their bytes."""
+"""What is charged for where nothing has been learned yet: 4.1 to 4.9 bytes for requests of prose and code, 3.0 for all
+recorded streams together, whose calls of tools cost more than their bytes."""
 
 SPREADS_MAX = 4_096
 """How many spreads are learned at the same time; the least recently used is forgotten."""
