@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, assert_never
+from typing import Annotated, Any, assert_never
 
 import msgspec
 
@@ -171,7 +171,8 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return window_at(kind, at_ms, by)
 
 
-FeatureValue = Annotated[str, msgspec.Meta(max_length=4096)] | int | bool | None
+FeatureValue = Annotated[Any, msgspec.Meta(description="any JSON value; null: none")]
+"""What a static feature is set to. Its bounds are checked where it is published, so that no host need look again."""
 
 
 class RoleTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

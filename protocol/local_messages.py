@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from protocol.decisions import Decision, LimitState
-from protocol.entitlements import Priority
+from protocol.entitlements import FeatureValue, Priority
 from protocol.events import Outcome, Subject, UsageSource
 from protocol.ids import Key, ModelName, Tags
 from protocol.instants import InstantMs
@@ -158,7 +158,8 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, ta
 
 
 class UsageReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="usage"):
-    """How the limits of a customer stand as far as this agent knows."""
+    """How the limits of a customer stand as far as this agent knows, and what it has of features: their value, or
+    whether they are on."""
 
     id: int = 0
     customer: str
@@ -166,7 +167,7 @@ class UsageReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     status: str
     policy_version: int
     staleness_ms: int
-    features: dict[str, bool | int | str | None]
+    features: dict[str, FeatureValue]
     limits: tuple[LimitState, ...]
 
 

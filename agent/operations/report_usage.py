@@ -38,7 +38,7 @@ def report_usage(books: Books, request: Usage, now_ms: int, until_ms: int) -> Us
         policy_version=entitlement.version,
         staleness_ms=max(0, now_ms - books.confirmed_at_ms),
         features={
-            feature.key: terms.enabled if terms.value is None else terms.value
+            feature.key: terms.value if terms.enabled and terms.value is not None else terms.enabled
             for feature in entitlement.features
             for terms in (feature.terms(request.role),)
         },

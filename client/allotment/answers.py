@@ -119,14 +119,18 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """How the limits of a customer stand as far as this agent knows."""
+    """How the limits of a customer stand as far as this agent knows.
+
+    Attributes:
+        features: whether each is on; of a static one that is on, its value: anything that JSON can say.
+    """
 
     customer: str
     plan: str
     status: str
     policy_version: int
     staleness_ms: int
-    features: dict[str, bool | int | str | None]
+    features: dict[str, Any]
     limits: tuple[LimitState, ...]
 
 

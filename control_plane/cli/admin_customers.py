@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -84,7 +85,9 @@ def _feature(key: str, found: dict[str, Any]) -> str:
     if feature is None:
         return f"Feature {key}: nothing that the customer has names it."
     said = "on" if feature.get("enabled", True) else "off"
-    value = f", set to {feature['value']}" if feature.get("value") is not None else ""
+    set_to = feature.get("value")
+    value = f", set to {set_to if isinstance(set_to, str) else json.dumps(set_to, ensure_ascii=False)}"
+    value = value if set_to is not None else ""
     roles = "".join(
         f"; {'on' if terms.get('enabled', True) else 'off'} for role {role}"
         for role, terms in feature.get("by_role", {}).items()

@@ -18,13 +18,14 @@ class _Reader(yaml.SafeLoader):
     yaml_implicit_resolvers: Any = {}
 
 
-for _tag, _pattern, _first in (
+_WORDS = (
     ("bool", r"^(?:true|false)$", "tf"),
     ("int", r"^[-+]?[0-9][0-9_]*$", "-+0123456789"),
     ("float", r"^[-+]?[0-9][0-9_]*\.[0-9]+(?:[eE][-+]?[0-9]+)?$", "-+0123456789"),
     ("null", r"^(?:~|null|)$", ["~", "n", ""]),
     ("merge", r"^<<$", "<"),
-):
+)
+for _tag, _pattern, _first in _WORDS:
     _Reader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 _Reader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value.replace("_", "")))
 
@@ -57,7 +58,7 @@ def read_catalog(text: str, name: str) -> dict[str, Any]:
         node = yaml.compose(text, _Reader)
         _require_each_key_once(node, set())
         found = yaml.load(text, _Reader)  # noqa: S506 - a safe loader of our own
-        json.dumps(found)  # nothing that holds itself
+        json.dumps(found, allow_nan=False)  # nothing that holds itself, and no number without an end
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise click.ClickException(f"{name}:{line}: {error.problem or 'is no YAML'}") from None
@@ -88,6 +89,10 @@ class _Writer(yaml.SafeDumper):
         """With lists further in."""
         del indentless
         super().increase_indent(flow, False)
+
+
+for _tag, _pattern, _first in _WORDS:  # a text that would be read back as something else is put in quotes
+    _Writer.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 def line_of(text: str, path: str) -> int | None:
@@ -121,3 +126,12 @@ def _entry(node: yaml.Node, path: str) -> tuple[yaml.Node, yaml.Node] | None:
         if path.startswith(str(key.value)) and path[len(key.value) : len(key.value) + 1] in {"", ".", "["}
     ]
     return max(fitting, key=lambda entry: len(entry[0].value), default=None)
+
+
+def _text(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """In double quotes where it holds a line break that only YAML knows: there it is spelt out, elsewhere folded."""
+    style = '"' if any(letter in text for letter in "\x85\u2028\u2029\ufeff") else None
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Writer.add_representer(str, _text)

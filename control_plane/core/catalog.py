@@ -8,12 +8,13 @@ from itertools import chain
 
 import msgspec
 
+from control_plane.core.feature_values import VALUES_BYTES_MAX, value_violations, values_bytes
 from control_plane.core.limit_rules import grant_violations, limit_violations, plan_limit_violations
 from control_plane.core.plans import Bundle, PlanBody, PlanFeature
 from control_plane.core.price_books import PriceBookUse
 from control_plane.core.rate_rules import book_rate_violations, rate_violations
 from protocol.entitlements import FEATURES_MAX, LIMITS_MAX, RATES_MAX, Feature, FeatureKind, Rate, RoleTerms
-from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, QUANTITY_MAX, REQUESTS
+from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS
 from protocol.violations import Violation
 
 BUILT_IN_METERS = {REQUESTS: "requests", INPUT_TOKENS: "tokens", OUTPUT_TOKENS: "tokens"}
@@ -56,8 +57,11 @@ def compose_plan(
     )
     for violation in chain.from_iterable(found):
         raise violation
+    features = tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value, f.by_role) for f in bundle.features)
+    if (size := values_bytes(features)) > VALUES_BYTES_MAX:
+        raise Violation("features", f"have values of {size} bytes together", f"at most {VALUES_BYTES_MAX}")
     return PlanBody(
-        features=tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value, f.by_role) for f in bundle.features),
+        features=features,
         limits=bundle.limits,
         rates=(*bundle.rates, *book_rates),
         price_books=price_books,
@@ -91,12 +95,12 @@ def _check_value(path: str, kind: FeatureKind, terms: PlanFeature | RoleTerms) -
         raise Violation(f"{path}.value", f"is given for a {kind.value} feature", "a value for static features only")
     if kind is FeatureKind.STATIC and terms.enabled and terms.value is None:
         raise Violation(f"{path}.value", "is missing", "the value of a static feature")
-    if isinstance(terms.value, int) and abs(terms.value) > QUANTITY_MAX:
-        raise Violation(f"{path}.value", f"is {terms.value}", f"at most {QUANTITY_MAX} either way")
+    for violation in value_violations(f"{path}.value", terms.value):
+        raise violation
 
 
 def encode_plan(body: PlanBody) -> str:
-    """The canonical text of a plan's body: equal plans have equal texts."""
+    """The text of a plan's body, with what is in maps in its author's order."""
     return msgspec.json.encode(body).decode()
 
 

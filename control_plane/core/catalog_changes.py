@@ -12,6 +12,7 @@ from control_plane.core import combining
 from control_plane.core.catalog_file import concise
 from control_plane.core.combining import Bodies, Combine
 from control_plane.core.entitlements import CatalogRules
+from control_plane.core.feature_values import alike
 from control_plane.core.plans import PlanFeature, PlanGrant, PlanLimit
 from control_plane.core.price_books import ModelPrice, PriceBookUse
 from control_plane.core.subscriptions import Terms
@@ -42,7 +43,7 @@ class Subscribers:
 
 def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChange]:
     """Every field in which two entries differ, in their order."""
-    if before == after:
+    if alike(before, after):
         return
     if isinstance(before, msgspec.Struct) and type(before) is type(after):
         for name in before.__struct_fields__:

@@ -7,8 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
+from control_plane.core.feature_values import is_number, sum_of
 from control_plane.core.plans import PlanBody, PlanLimit
-from protocol.entitlements import Feature, FeatureKind, Rate
+from protocol.entitlements import Feature, FeatureKind, FeatureValue, Rate
 from protocol.units import QUANTITY_MAX
 
 Bodies = list[tuple[PlanBody, str, int]]
@@ -19,8 +20,9 @@ class Combine(StrEnum):
     """How several values of one feature, or of limits that count the same, become one.
 
     ``sum`` adds amounts, each as often as its add-on was bought; ``max`` takes the most generous, ``min`` the tightest.
-    Switches: ``sum`` and ``max`` are on where any is on, ``min`` where all are. Values of static features that are no
-    numbers cannot be added or compared: the first that is given counts.
+    Switches, and values that are true or false: ``sum`` and ``max`` are on where any is on, ``min`` where all are.
+    Values of static features that are no numbers (texts, lists, maps) cannot be added or compared: the first that is
+    given counts, the plan's before those of its add-ons.
     """
 
     SUM = "sum"
@@ -57,15 +59,15 @@ def _one_feature(known: Feature, more: Feature, rule: Combine) -> Feature:
     return Feature(known.key, known.kind, enabled, value, known.by_role)
 
 
-def _one_value(known: str | int | bool | None, more: str | int | bool | None, rule: Combine) -> str | int | bool | None:
+def _one_value(known: FeatureValue, more: FeatureValue, rule: Combine) -> FeatureValue:
     if known is None:
         return more
     if isinstance(known, bool) and isinstance(more, bool):
         return (known and more) if rule is Combine.MIN else (known or more)
-    if isinstance(known, int) and isinstance(more, int):
+    if is_number(known) and is_number(more):
         match rule:
             case Combine.SUM:
-                return max(-QUANTITY_MAX, min(QUANTITY_MAX, known + more))
+                return sum_of(known, more)
             case Combine.MAX:
                 return max(known, more)
             case Combine.MIN:

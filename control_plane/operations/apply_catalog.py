@@ -6,6 +6,7 @@ import msgspec
 
 from control_plane.core import aggregates
 from control_plane.core.catalog import BUILT_IN_METERS, compose_plan, decode_plan, encode_plan
+from control_plane.core.feature_values import alike
 from control_plane.core.plans import Bundle
 from control_plane.operations.author import Author
 from control_plane.operations.pin_price_books import pin_price_books
@@ -102,7 +103,7 @@ def publish_plan(
     wanted = compose_plan(bundle, kinds, set(catalog.meter_names(connection)), pinned, book_rates)
     newest = catalog.find_plan(connection, plan, shelf=shelf)
     # Read before they are compared: what an older program wrote says the same in fewer fields.
-    if newest is not None and (newest.name, decode_plan(newest.body)) == (name, wanted):
+    if newest is not None and newest.name == name and alike(decode_plan(newest.body), wanted):
         return newest
     body = encode_plan(wanted)
     published = PlanRow(plan, newest.version + 1 if newest else 1, name, body, author.now_ms)

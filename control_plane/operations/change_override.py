@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from control_plane.core.feature_values import value_violations
 from control_plane.core.overrides import OverrideBody
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import require_customer
@@ -36,7 +37,7 @@ def put_override(
     Raises: NotFound. Conflict: the id stands for something else. Violation: it says nothing, or contradicts itself.
     """
     require_customer(connection, customer, lock=True)
-    body = msgspec.json.encode(_checked(connection, wanted)).decode()
+    body = msgspec.json.encode(_checked(connection, wanted), order="deterministic").decode()
     known = overrides.find(connection, customer, override)
     if known is not None:
         same = (known.body, known.reason) == (body, wanted.reason)
@@ -103,4 +104,6 @@ def _checked(connection: Connection, wanted: OverrideOrder) -> OverrideBody:
         raise NotFound("feature_not_found", f"There is no feature {body.feature!r}.", "feature")
     if body.value is not None and known.kind is not FeatureKind.STATIC:
         raise Violation("value", f"is given for a {known.kind.value} feature", "a value for static features only")
+    for violation in value_violations("value", body.value):
+        raise violation
     return body

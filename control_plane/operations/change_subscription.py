@@ -9,6 +9,7 @@ from typing import Any
 from control_plane.core import subscriptions as life
 from control_plane.core.arrangements import Arrangement, When, arrange, instant_of
 from control_plane.core.entitlements import Document, resolve
+from control_plane.core.feature_values import VALUES_BYTES_MAX, values_bytes
 from control_plane.core.subscriptions import AddOn, Change, Payment, SubscriptionStatus, Terms, Track, Trial, terms_at
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import require_customer
@@ -192,6 +193,7 @@ def bounds_violation(document: Document) -> Violation | None:
         ("limits", len(document.limits) + len(document.shadow), LIMITS_MAX),
         ("features", len(document.features), FEATURES_MAX),
         ("rates", len(document.rates), RATES_MAX),
+        ("bytes of features' values", values_bytes(document.features), VALUES_BYTES_MAX),
     ):
         if found > most:
             return Violation("add_ons", f"and the plan have {found} {name} together", f"at most {most}")

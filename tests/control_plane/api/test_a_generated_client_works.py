@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 pytestmark = pytest.mark.slow
+SETTINGS = {"sizes": [512, 1024], "quality": 0.8, "watermark": None}
 
 
 @pytest.fixture
@@ -47,13 +48,18 @@ def test_a_generated_client_subscribes_a_customer_and_reads_what_it_may_use(serv
 def _use(call: Any, models: Any) -> None:
     feature = models.FeatureWrite(name="Chat", kind=models.FeatureKind.METERED)
     call("catalog", "v1_features_declare_feature", "chat", body=feature)
+    settings = models.FeatureWrite(name="Settings", kind=models.FeatureKind.STATIC)
+    call("catalog", "v1_features_declare_feature", "settings", body=settings)
     limit = models.PlanLimit(key="day", meter="requests", amount=10, window=models.WindowKind.DAY)
-    plan = models.PlanWrite(name="Pro", features=[models.PlanFeature(feature="chat")], limits=[limit])
+    features = [models.PlanFeature(feature="chat"), models.PlanFeature(feature="settings", value=SETTINGS)]
+    plan = models.PlanWrite(name="Pro", features=features, limits=[limit])
     assert call("catalog", "v1_plans_publish", "pro", body=plan).version == 1
     call("customers", "v1_customers_put", "acme", body=models.CustomerWrite(name="Acme"))
     wanted = models.SubscriptionWrite(plan="pro", trial_days=14)
     subscription = call("subscriptions", "v1_customers_subscription_put_subscription", "acme", body=wanted)
     assert subscription.status == models.SubscriptionStatus.TRIALING
+    found = call("customers", "v1_customers_entitlement_get_entitlement", "acme")
+    assert [one.value for one in found.features if one.key == "settings"] == [SETTINGS]
     balances = call("customers", "v1_customers_balances_list_balances", "acme")
     assert [(one.limit, one.remaining) for one in balances.items] == [("day", 10)]
     found = call("explain", "v1_customers_explain_explain", "acme", feature="chat")
