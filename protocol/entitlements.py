@@ -26,11 +26,13 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
 class FeatureKind(StrEnum):
-    """A feature is a switch, a configured value, or something that is counted."""
+    """A feature is a switch, a configured value, or something that is counted; ``credit``: counted, and never without
+    a balance of credits that its calls burn, which whoever publishes it sees to: to agents it is as ``metered``."""
 
     BOOLEAN = "boolean"
     STATIC = "static"
     METERED = "metered"
+    CREDIT = "credit"
 
 
 class LimitEnd(StrEnum):

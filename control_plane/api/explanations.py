@@ -13,13 +13,15 @@ from control_plane.api.instants import Instant, end_of, instant_ms, optional_ms
 from control_plane.api.parameters import PathKey, QueryKey
 from control_plane.api.verbs import asks, reads
 from control_plane.core.combining import Source
+from control_plane.core.credit_features import balances_of
+from control_plane.core.entitlements import Document
 from control_plane.core.explaining import Call, LimitFinding
 from control_plane.core.plans import Bundle
 from control_plane.core.what_if import Refusals
 from control_plane.operations.explain_decision import Explained, explain_decision, replay_decision
 from control_plane.operations.try_plan import Trial, try_plan
 from protocol.decisions import Code, Verdict
-from protocol.entitlements import Feature
+from protocol.entitlements import Feature, FeatureKind
 from protocol.events import Subject
 from protocol.ids import MODEL_PATTERN, MODEL_WORDS, Key, ModelName, Tags
 from protocol.instants import rfc3339
@@ -67,7 +69,8 @@ class ExplanationItem(msgspec.Struct, frozen=True):
 
     Attributes:
         version: of the entitlement that counted, since ``since``, by ``cause``.
-        feature: what the customer has of the feature; null if nothing names it.
+        feature: what the customer has of the feature; null if nothing names it. balances: of a credit feature, the
+            limits whose grants its calls burn.
     """
 
     customer: str
@@ -84,6 +87,7 @@ class ExplanationItem(msgspec.Struct, frozen=True):
     add_ons: tuple[str, ...]
     feature: Feature | None
     feature_sources: tuple[Source, ...]
+    balances: tuple[str, ...]
     limits: tuple[LimitItem, ...]
 
 
@@ -200,6 +204,7 @@ def what_if(data: JSONBody[WhatIfWrite], context: NamedDependency[Context]) -> t
 
 def _item(customer: str, call: Call, found: Explained) -> ExplanationItem:
     document, outcome = found.document, found.explanation
+    feature = next((feature for feature in document.features if feature.key == call.feature), None)
     return ExplanationItem(
         customer=customer,
         at=rfc3339(found.at_ms),
@@ -213,10 +218,17 @@ def _item(customer: str, call: Call, found: Explained) -> ExplanationItem:
         subscription=document.subscription,
         plan=document.plan,
         add_ons=document.add_ons,
-        feature=next((feature for feature in document.features if feature.key == call.feature), None),
+        feature=feature,
         feature_sources=document.sources.get(call.feature, ()),
+        balances=_balances(feature, document),
         limits=tuple(_limit(one, found) for one in outcome.limits),
     )
+
+
+def _balances(feature: Feature | None, document: Document) -> tuple[str, ...]:
+    if feature is None or feature.kind is not FeatureKind.CREDIT:
+        return ()
+    return balances_of(feature.key, document.limits, document.rates)
 
 
 def _limit(finding: LimitFinding, found: Explained) -> LimitItem:

@@ -93,7 +93,8 @@ def _feature(key: str, found: dict[str, Any]) -> str:
         for role, terms in feature.get("by_role", {}).items()
     )
     sources = ", ".join(_source(source) for source in found["feature_sources"])
-    return f"Feature {key} ({feature['kind']}): {said}{value}{roles}; from {sources}."
+    burns = f"; its calls burn {', '.join(found['balances'])}" if found["balances"] else ""
+    return f"Feature {key} ({feature['kind']}): {said}{value}{roles}{burns}; from {sources}."
 
 
 def _source(source: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ plan_migrations  subscriptions from one version to another
 texts            free text of people
 plans            what plans and add-ons say
 feature_values   what static features may be set to
+credit_features  those that are never free by mistake
 limit_rules      those for its limits
 rate_rules       those for its rates
 price_books      what models cost, and the rates that a plan makes of it

@@ -8,6 +8,7 @@ from itertools import chain
 
 import msgspec
 
+from control_plane.core.credit_features import free_violations
 from control_plane.core.feature_values import VALUES_BYTES_MAX, value_violations, values_bytes
 from control_plane.core.limit_rules import grant_violations, limit_violations, plan_limit_violations
 from control_plane.core.plans import Bundle, PlanBody, PlanFeature
@@ -48,22 +49,24 @@ def compose_plan(
     seen: set[str] = set()
     for index, feature in enumerate(bundle.features):
         _check_feature(f"features[{index}]", feature, kinds, seen)
+    features = tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value, f.by_role) for f in bundle.features)
+    rates = (*bundle.rates, *book_rates)
     found: tuple[Iterable[Violation], ...] = (
         plan_limit_violations(bundle.limits),
         limit_violations(bundle.limits, kinds, known),
         rate_violations(bundle.rates, kinds, known, meters),
         book_rate_violations(bundle.rates, book_rates, kinds, known, meters),
         grant_violations(bundle.grants, known),
+        free_violations(features, bundle.limits, rates),
     )
     for violation in chain.from_iterable(found):
         raise violation
-    features = tuple(Feature(f.feature, kinds[f.feature], f.enabled, f.value, f.by_role) for f in bundle.features)
     if (size := values_bytes(features)) > VALUES_BYTES_MAX:
         raise Violation("features", f"have values of {size} bytes together", f"at most {VALUES_BYTES_MAX}")
     return PlanBody(
         features=features,
         limits=bundle.limits,
-        rates=(*bundle.rates, *book_rates),
+        rates=rates,
         price_books=price_books,
         grants=bundle.grants,
     )

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from control_plane.core.credit_features import free_violations
+from control_plane.core.entitlements import resolve
 from control_plane.core.feature_values import value_violations
 from control_plane.core.overrides import OverrideBody
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import require_customer
 from control_plane.operations.refusals import Conflict, NotFound
+from control_plane.operations.resolve_entitlement import facts_of
 from control_plane.store import catalog, overrides
 from control_plane.store.database import Connection
 from control_plane.store.overrides import OverrideRow
@@ -34,10 +37,12 @@ def put_override(
 ) -> OverrideRow:
     """Make one. It is what it is: the same said again changes nothing, something else is another override.
 
-    Raises: NotFound. Conflict: the id stands for something else. Violation: it says nothing, or contradicts itself.
+    Raises: NotFound. Conflict: the id stands for something else. Violation: it says nothing, contradicts itself, or
+        would make something free that never may be.
     """
     require_customer(connection, customer, lock=True)
-    body = msgspec.json.encode(_checked(connection, wanted), order="deterministic").decode()
+    checked = _checked(connection, wanted)
+    body = msgspec.json.encode(checked, order="deterministic").decode()
     known = overrides.find(connection, customer, override)
     if known is not None:
         same = (known.body, known.reason) == (body, wanted.reason)
@@ -53,6 +58,8 @@ def put_override(
         customer, override, serial, body, wanted.reason, author.token, author.now_ms, from_ms, wanted.until_ms
     )
     overrides.add(connection, row)
+    if checked.enabled:
+        _require_balance(connection, row)
     said = {"body": msgspec.json.decode(body), "reason": wanted.reason, "from_ms": from_ms, "until_ms": row.until_ms}
     author.write_down(connection, "override.put", override, said, customer)
     author.change_entitlement(connection, customer, "override.put")
@@ -79,6 +86,13 @@ def require_override(connection: Connection, customer: str, override: str) -> Ov
     if known is None:
         raise NotFound("override_not_found", f"Customer {customer!r} has no override {override!r}.", "override")
     return known
+
+
+def _require_balance(connection: Connection, made: OverrideRow) -> None:
+    """Raises: Violation: it would switch on a credit feature whose calls burn nothing."""
+    document = resolve(facts_of(connection, [made.customer])[made.customer], made.from_ms)
+    for wrong in free_violations(document.features, document.limits, document.rates):
+        raise Violation("enabled", wrong.problem, f"a plan that has {wrong.expected}")
 
 
 def _checked(connection: Connection, wanted: OverrideOrder) -> OverrideBody:

@@ -8,6 +8,7 @@ from typing import Any
 
 from control_plane.core import subscriptions as life
 from control_plane.core.arrangements import Arrangement, When, arrange, instant_of
+from control_plane.core.credit_features import free_violations
 from control_plane.core.entitlements import Document, resolve
 from control_plane.core.feature_values import VALUES_BYTES_MAX, values_bytes
 from control_plane.core.subscriptions import AddOn, Change, Payment, SubscriptionStatus, Terms, Track, Trial, terms_at
@@ -188,7 +189,7 @@ def _require_bounded(connection: Connection, customer: str, instants: Iterable[i
 
 
 def bounds_violation(document: Document) -> Violation | None:
-    """What a plan with its add-ons has too much of; ``None``: of nothing."""
+    """What a plan with its add-ons has too much of, or what it would give for free; ``None``: nothing."""
     for name, found, most in (
         ("limits", len(document.limits) + len(document.shadow), LIMITS_MAX),
         ("features", len(document.features), FEATURES_MAX),
@@ -197,7 +198,8 @@ def bounds_violation(document: Document) -> Violation | None:
     ):
         if found > most:
             return Violation("add_ons", f"and the plan have {found} {name} together", f"at most {most}")
-    return None
+    wrong = next(free_violations(document.features, document.limits, document.rates), None)
+    return wrong and Violation("add_ons", f"and the plan together: {wrong.problem}", wrong.expected)
 
 
 def _add_ons(connection: Connection, terms: Terms | None, orders: tuple[AddOnOrder, ...]) -> tuple[AddOn, ...]:

@@ -106,11 +106,11 @@ def acme(admin: Any, database: Database, clock: Any) -> Acme:
 
 def test_it_is_applied_exported_and_applied_again(allotment: Any, tmp_path: Path) -> None:
     path = ROOT / "examples" / "catalog" / "catalog.yaml"
-    assert "20 would be new" in allotment("apply", str(path), "--dry-run").output
-    assert "20 new, 0 changed" in allotment("apply", str(path)).output
-    assert "0 new, 0 changed, 20 are" in allotment("apply", str(path)).output
+    assert "21 would be new" in allotment("apply", str(path), "--dry-run").output
+    assert "21 new, 0 changed" in allotment("apply", str(path)).output
+    assert "0 new, 0 changed, 21 are" in allotment("apply", str(path)).output
     (tmp_path / "exported.yaml").write_text(allotment("export").output)
-    assert "0 new, 0 changed, 20 are" in allotment("apply", str(tmp_path / "exported.yaml")).output
+    assert "0 new, 0 changed, 21 are" in allotment("apply", str(tmp_path / "exported.yaml")).output
 
 
 def test_it_uses_everything_that_a_catalog_can_say(acme: Acme) -> None:
