@@ -85,6 +85,10 @@ class Pool:
             grant.amount if grant.counts(at_ms) else grant.burned for grant in self.grants if grant.from_ms <= at_ms
         )
 
+    def granted(self, at_ms: int) -> int:
+        """What the grants that count then gave, whether or not it is burned."""
+        return sum(grant.amount for grant in self.grants if grant.counts(at_ms))
+
     def edges(self) -> Iterator[int]:
         """Every instant at which one of them begins or ends."""
         for grant in self.grants:

@@ -83,8 +83,9 @@ def plan_limit_violations(limits: tuple[PlanLimit, ...]) -> Iterator[Violation]:
         if limit.shadow and not limit.is_counted:
             expected = "false, or a limit that adds up in a window"
             yield Violation(f"{path}.shadow", f"is true for the window {limit.window.value!r}", expected)
-        if limit.thresholds and (not limit.is_counted or not limit.amount):
-            expected = "none, or a limit with an amount that adds up in a window"
+        is_balance = limit.window is WindowKind.GRANTS  # grants say how much
+        if limit.thresholds and not is_balance and (not limit.is_counted or not limit.amount):
+            expected = "none, a limit with an amount that adds up in a window, or a balance"
             yield Violation(f"{path}.thresholds", "are given for what is never reached in parts", expected)
         if list(limit.thresholds) != sorted(set(limit.thresholds)):
             yield Violation(f"{path}.thresholds", "are not in order", "rising per cents, each once")

@@ -60,7 +60,8 @@ class PlanLimit(Limit, frozen=True, forbid_unknown_fields=True):
         prorate: when the plan, its add-ons or its seats change within a window, the window's amount is what each gives
             for its part of the window, by time; without it the newest counts for the whole window.
         shadow: refuses nothing; the control plane counts what it would have refused.
-        thresholds: per cent of the amount (1 to 1000) at which somebody is to be told, once a crossing.
+        thresholds: per cent of the amount (1 to 1000) at which somebody is to be told, once a crossing; of a balance,
+            per cent of the grants that count at the time.
         overage_price: what is asked for what passes the amount.
     """
 

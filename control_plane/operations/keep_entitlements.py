@@ -38,6 +38,9 @@ def keep_entitlements(connection: Connection, names: Iterable[str], now_ms: int,
     held = {row.customer: row for row in customers.resolved(connection, facts)}
     told: list[Notice] = []
     changed = [name for name in sorted(facts) if _keep(connection, held[name], facts[name], now_ms, cause, told)]
+    for name in moved:
+        if name not in changed:  # the same may be used, of other grants
+            told += look_at_changed(connection, name, *_now(facts[name], now_ms), now_ms)
     notices.append(connection, told, now_ms)
     changes.append(connection, [changes.Change(name, changes.ENTITLEMENT) for name in changed], now_ms)
     return changed
@@ -57,11 +60,14 @@ def keep_due(connection: Connection, now_ms: int) -> int:
     return len(due)
 
 
+def _now(facts: Facts, now_ms: int) -> tuple[Document, Calendar]:
+    return rules.resolve(facts, now_ms), rules.calendar_at(facts, now_ms) or Calendar()
+
+
 def _keep(connection: Connection, held: Resolved, facts: Facts, now_ms: int, cause: str, told: list[Notice]) -> bool:
-    resolved = rules.resolve(facts, now_ms)
+    resolved, calendar = _now(facts, now_ms)
     body = msgspec.json.encode(resolved).decode()
     document = entitlements.key_of(body)
-    calendar = rules.calendar_at(facts, now_ms) or Calendar()
     ends_at_ms = rules.ends_at_ms(facts, now_ms)
     # Agents are sent what has a newer version; when it will end is a part of what they decide by.
     differs = (document, ends_at_ms) != (held.document, held.ends_at_ms)

@@ -115,7 +115,7 @@ def facts_of(connection: Connection, names: Iterable[str]) -> dict[str, Facts]:
         for add_on in one.value
     }
     made = overrides.of(connection, known)
-    pools = _pools(connection, known)
+    pools = pools_of(connection, known)
     combine, disabled = catalog.rules(connection)
     plan_bodies = {key: decode_plan(text) for key, text in catalog.bodies(connection, plans, PLANS).items()}
     add_on_bodies = {key: decode_plan(text) for key, text in catalog.bodies(connection, add_ons, ADD_ONS).items()}
@@ -134,8 +134,8 @@ def facts_of(connection: Connection, names: Iterable[str]) -> dict[str, Facts]:
     }
 
 
-def _pools(connection: Connection, names: Iterable[str]) -> dict[str, dict[str, Pool]]:
-    """Credits by customer and meter."""
+def pools_of(connection: Connection, names: Iterable[str]) -> dict[str, dict[str, Pool]]:
+    """Credits of these customers, by meter."""
     burned = credits.closed_burned(connection, names)
     grants: dict[tuple[str, str], list[Grant]] = {key: [] for key in burned}
     for row in credits.open_grants(connection, names):

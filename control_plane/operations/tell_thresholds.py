@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from control_plane.core.credits import Pool
 from control_plane.core.entitlements import Document
-from control_plane.core.notices import NoticeKind, Watch, Watched, crossed, watch
-from control_plane.operations.resolve_entitlement import Standing
+from control_plane.core.notices import Level, NoticeKind, Watch, crossed, level, watch
+from control_plane.operations.resolve_entitlement import Standing, pools_of
 from control_plane.store import allowances, leases, notices
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
 from control_plane.store.notices import Crossing, Notice
-from protocol.entitlements import Scope
+from protocol.entitlements import Limit, Scope
 from protocol.instants import rfc3339
-from protocol.windows import Calendar
+from protocol.windows import Calendar, WindowKind
 
 
 def tell_moved(connection: Connection, standing: Standing, keys: Iterable[Key], now_ms: int) -> None:
@@ -53,26 +54,31 @@ def _look(connection: Connection, watches: Mapping[str, Watch], keys: Iterable[K
     if not watched:
         return []
     lent = leases.used(connection, watched, "")
+    filled = [key.customer for key, one in watched.items() if one.limit.window is WindowKind.GRANTS]
+    pools = pools_of(connection, filled) if filled else {}
     known = notices.crossings_of(connection, watched)
     told: list[Notice] = []
     for row in allowances.find(connection, watched):
         open_ = lent.get(row.key, leases.NOTHING_USED)
         used = row.posted + row.direct + open_.settled + open_.unreported
-        before, now = known.get(row.key, set()), crossed(watched[row.key], used)
+        limit, percents = watched[row.key]
+        stands = level(limit, used, pools.get(row.key.customer, {}).get(limit.meter, Pool()), now_ms)
+        before, now = known.get(row.key, set()), crossed(percents, stands)
         crossings = [Crossing(row.key, percent, row.window_end_ms) for percent in sorted(now - before)]
         notices.cross(connection, crossings, now_ms)
         if gone := before - now:
             notices.recover(connection, row.key, gone)
-        for kind, percents in (
-            (NoticeKind.THRESHOLD_CROSSED, now - before),
-            (NoticeKind.THRESHOLD_RECOVERED, gone & set(watched[row.key].percents)),
-        ):
-            told += [_notice(kind, row, watched[row.key], percent, used) for percent in sorted(percents)]
+        told += [_notice(row, limit, percent, stands, crossed=True) for percent in sorted(now - before)]
+        told += [_notice(row, limit, percent, stands, crossed=False) for percent in sorted(gone & set(percents))]
     return told
 
 
-def _notice(kind: NoticeKind, row: allowances.Row, watched: Watched, percent: int, used: int) -> Notice:
-    limit = watched.limit
+def _notice(row: allowances.Row, limit: Limit, percent: int, stands: Level, *, crossed: bool) -> Notice:
+    if limit.window is WindowKind.GRANTS:
+        left = None if stands.amount is None else max(0, stands.amount - stands.used)
+        burned = {"limit": limit.key, "meter": limit.meter, "percent": percent, "granted": stands.amount, "left": left}
+        return Notice(row.key.customer, NoticeKind.CREDITS_LOW if crossed else NoticeKind.CREDITS_RECOVERED, burned)
+    kind = NoticeKind.THRESHOLD_CROSSED if crossed else NoticeKind.THRESHOLD_RECOVERED
     body = {
         "limit": limit.key,
         "meter": limit.meter,
@@ -83,6 +89,6 @@ def _notice(kind: NoticeKind, row: allowances.Row, watched: Watched, percent: in
         "window_end": rfc3339(row.window_end_ms),
         "percent": percent,
         "amount": limit.amount,
-        "used": used,
+        "used": stands.used,
     }
-    return Notice(row.key.customer, kind.value, body)
+    return Notice(row.key.customer, kind, body)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.core.corrections import correct, correction_id, latest_prices
-from control_plane.core.notices import Watched, crossed, watch
+from control_plane.core.credits import Grant, Pool
+from control_plane.core.notices import crossed, level, watch
 from control_plane.core.plans import PlanLimit
 from control_plane.core.reconciliation import counts_from, is_late
 from control_plane.core.rerating import sums
@@ -58,14 +59,48 @@ def test_a_correction_makes_an_id_that_may_be_one(name: str) -> None:
 )  # fmt: skip
 def test_more_use_crosses_more_and_a_larger_amount_less(amount: int, used: int, more: int, percents: list[int]) -> None:
     limit = Limit("l", "requests", amount, WindowKind.DAY)
-    watched = Watched(limit, tuple(sorted(percents)))
-    now = crossed(watched, used)
-    assert now <= crossed(watched, used + more)
-    larger = Watched(msgspec.structs.replace(limit, amount=amount + more), watched.percents)
-    assert now >= crossed(larger, used)
-    assert crossed(Watched(msgspec.structs.replace(limit, amount=None), watched.percents), used) == frozenset()
+
+    def reached(limit: Limit, used: int) -> frozenset[int]:
+        return crossed(percents, level(limit, used, Pool(), 0))
+
+    now = reached(limit, used)
+    assert now <= reached(limit, used + more)
+    assert now >= reached(msgspec.structs.replace(limit, amount=amount + more), used)
+    assert reached(msgspec.structs.replace(limit, amount=None), used) == frozenset()
     for percent in percents:
         assert (percent in now) == (used > 0 and used >= percent * amount / 100)
+
+
+BALANCE = Limit("credits", "credits", 0, WindowKind.GRANTS)
+grants = st.builds(
+    lambda amount, burned, until_ms: Grant("g", amount, min(amount, burned), 0, until_ms),
+    st.integers(1, 10**6), st.integers(0, 10**6), st.none() | st.sampled_from([50, 150]),
+)  # fmt: skip
+
+
+@given(st.lists(grants, max_size=5), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_of_a_balance_what_counts_is_burned_and_left_whatever_was_burned_before(
+    given_: list[Grant], closed_burned: int, overdraft: int
+) -> None:
+    pool, at_ms = Pool(closed_burned, tuple(given_)), 100
+    limit = msgspec.structs.replace(BALANCE, amount=pool.ceiling(at_ms))
+    used = closed_burned + sum(grant.burned for grant in given_) + overdraft
+    counting = [grant for grant in given_ if grant.counts(at_ms)]
+    stands = level(limit, used, pool, at_ms)
+    assert stands.amount == sum(grant.amount for grant in counting)
+    assert stands.amount - stands.used == sum(grant.left for grant in counting) - overdraft
+    reached = crossed((50, 100, 150), stands)
+    if not pool.ceiling(at_ms) and not overdraft:
+        assert not reached, "who never had any credits is not told that they are low"
+    elif stands.used >= stands.amount:
+        assert {50, 100} <= reached, "nothing is left"
+    assert (150 in reached) == (stands.used > 0 and stands.used * 100 >= 150 * stands.amount)
+
+
+def test_what_an_override_adds_to_a_balance_counts_as_granted() -> None:
+    pool = Pool(0, (Grant("g", 100, 80, 0),))
+    more = msgspec.structs.replace(BALANCE, amount=pool.ceiling(1) + 60)
+    assert level(more, 80, pool, 1)[:2] == (160, 80)
 
 
 def test_variations_of_a_limit_by_role_are_watched_like_it() -> None:
