@@ -136,9 +136,11 @@ def _of_choice(body: dict[str, Any], whose: object) -> Iterator[Key]:
 
 def _of_candidate(candidate: Candidate) -> Iterator[Key]:
     whose = hashable(candidate.index)
-    for part in (candidate.content and candidate.content.parts) or ():
-        if part.function_call is not None:
-            yield s.TOOL_CALLS, whose, _encoded(part.function_call)
+    for at, part in enumerate((candidate.content and candidate.content.parts) or ()):
+        if (
+            part.function_call is not None
+        ):  # two of the same may stand beside each other; one that comes again stands alike
+            yield s.TOOL_CALLS, whose, (at, _encoded(part.function_call))
         inline = part.inline_data
         if isinstance(inline, dict) and str(inline.get("mimeType")).startswith("image/"):
             data = str(inline.get("data"))

@@ -157,7 +157,8 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, int], dict[str, int]]] = {
     ),
     "Gemini, modalities in and out, cached audio, the provider's tools": (
         {"candidates": [{"index": 0, "finishReason": "STOP", "content": {"parts": [
-            {"functionCall": {"name": "f"}}, {"inlineData": {"mimeType": "image/png", "data": "aa"}}]},
+            {"functionCall": {"name": "f"}}, {"functionCall": {"name": "f"}},
+            {"inlineData": {"mimeType": "image/png", "data": "aa"}}]},
             "groundingMetadata": {"webSearchQueries": ["a", "b"]}}],
          "usageMetadata": {
             "promptTokenCount": 100, "candidatesTokenCount": 60, "thoughtsTokenCount": 7, "toolUsePromptTokenCount": 11,
@@ -165,11 +166,12 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, int], dict[str, int]]] = {
             "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 40}, {"modality": "AUDIO", "tokenCount": 25},
                                     {"modality": "VIDEO", "tokenCount": 20}, {"modality": "IMAGE", "tokenCount": 15}],
             "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 10}, {"modality": "TEXT", "tokenCount": 20}],
-            "toolUsePromptTokensDetails": [{"modality": "IMAGE", "tokenCount": 1}],
+            "toolUsePromptTokensDetails": [{"modality": "IMAGE", "tokenCount": 1},
+                                           {"modality": "AUDIO", "tokenCount": 2}],
             "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 50}, {"modality": "AUDIO"}]}},
-        {"input": 50, "input_audio": 15, "input_image": 16, "cache_read": 30, "output": 10, "output_image": 50,
+        {"input": 48, "input_audio": 17, "input_image": 16, "cache_read": 30, "output": 10, "output_image": 50,
          "reasoning": 7},
-        {"tool_calls": 1, "images": 1, "web_searches": 2},
+        {"tool_calls": 2, "images": 1, "web_searches": 2},
     ),
     "Gemini, live": (
         {"usageMetadata": {"promptTokenCount": 5, "responseTokenCount": 4, "totalTokenCount": 9}},
@@ -229,6 +231,13 @@ def test_a_documented_shape_is_understood_whole(shape: str) -> None:
     assert set(usage.tokens) <= TOKEN_CLASSES
     assert usage.outcome is Outcome.COMPLETE
     assert usage.usage_source is (UsageSource.NONE if shape == "Vertex images" else UsageSource.PROVIDER)
+
+
+def test_so_many_calls_of_tools_are_told_apart_and_the_rest_is_reported() -> None:
+    calls = [{"index": at} for at in range(5_000)]
+    usage = used({"choices": [{"message": {"tool_calls": calls}}], "usage": {"prompt_tokens": 1}})
+    assert usage.meters == {"tool_calls": 4_096}
+    assert usage.troubles == ("tool_calls are more than 4096: the rest is not counted",)
 
 
 def test_what_a_provider_wrote_is_shown_without_harm() -> None:

@@ -152,6 +152,11 @@ def test_a_converse_stream_without_its_metadata_has_no_usage() -> None:
     assert usage.output_bytes == len("Grüße".encode()) + len('{"a":1}')
 
 
+def test_a_message_without_a_payload_does_no_harm_in_amazons_framing() -> None:
+    usage = read(message(b"", message_type="event", event_type="ping"), message(b""), METADATA)
+    assert (usage.tokens, usage.troubles) == ({"input": 3, "output": 9}, ())
+
+
 def test_a_message_that_is_too_long_is_passed_over_in_amazons_framing() -> None:
     data = event("contentBlockDelta", {"delta": {"text": "x" * 100_000}}) + METADATA
     for size in (1, 5_000, len(data)):
