@@ -35,6 +35,7 @@ health          whether it runs, and can serve
 docs_page       the OpenAPI document and its page
 context         what a handler works with
 preconditions   If-Match and its kind
+idempotency     Idempotency-Key
 verbs           how routes are declared
 instants        instants in requests
 spans           spans of time in queries

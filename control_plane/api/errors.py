@@ -11,7 +11,16 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 
 from control_plane.api.docs_page import PAGE_PATH
-from control_plane.operations.refusals import Busy, Conflict, Forbidden, NotFound, Refusal, Stale, Unauthenticated
+from control_plane.operations.refusals import (
+    Busy,
+    Conflict,
+    Forbidden,
+    NotFound,
+    Refusal,
+    Stale,
+    Unauthenticated,
+    Unprocessable,
+)
 from control_plane.store.database import DatabaseUnavailable
 from protocol.codec import as_violation
 from protocol.ids import KEY_PATTERN, KEY_WORDS
@@ -30,6 +39,7 @@ _REFUSALS: dict[type[Refusal], int] = {
     NotFound: 404,
     Conflict: 409,
     Stale: 412,
+    Unprocessable: 422,
     Busy: 503,
 }
 _CODES = {

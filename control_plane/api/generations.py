@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import msgspec
+from litestar import Response
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from control_plane.api.bodies import Reason
 from control_plane.api.context import Context
+from control_plane.api.idempotency import IdempotencyKey, once
 from control_plane.api.parameters import Page, PageCursor, PageLimit, page, serial_cursor
 from control_plane.api.verbs import posts, reads
+from control_plane.operations.author import Author
 from control_plane.operations.learn_again import say_restored
 from control_plane.store import custody
 from control_plane.store.custody import Generation
 from control_plane.store.database import Connection
 from protocol.instants import rfc3339
 
+PATH = "/v1/generations"
 TAGS = ["audit"]
 
 
@@ -63,7 +67,7 @@ def _item(row: Generation, missing: int, now_ms: int) -> GenerationItem:
     )
 
 
-@reads("/v1/generations", tags=TAGS)
+@reads(PATH, tags=TAGS)
 def list_generations(
     context: NamedDependency[Context], limit: PageLimit = 100, cursor: PageCursor = None
 ) -> Page[GenerationItem]:
@@ -77,16 +81,18 @@ def list_generations(
     return page(context.read(look), limit, lambda item: item, lambda item: item.generation)
 
 
-@posts("/v1/generations", RestoreWrite, tags=TAGS)
-def tell_restored(data: JSONBody[RestoreWrite], context: NamedDependency[Context]) -> GenerationItem:
+@posts(PATH, RestoreWrite, tags=TAGS)
+def tell_restored(
+    data: JSONBody[RestoreWrite], context: NamedDependency[Context], idempotency_key: IdempotencyKey = None
+) -> Response[GenerationItem]:
     """Say that the database was restored to an older state: nothing finite is lent until agents have said what they
     hold."""
 
-    def work(connection: Connection) -> GenerationItem:
-        row = say_restored(connection, context.author.token, data.reason, context.now_ms)
-        return _item(row, custody.missing(connection, row), context.now_ms)
+    def make(connection: Connection, author: Author) -> GenerationItem:
+        row = say_restored(connection, author.token, data.reason, author.now_ms)
+        return _item(row, custody.missing(connection, row), author.now_ms)
 
-    return context.change(lambda connection, _: work(connection))
+    return once(context, idempotency_key, PATH, data, GenerationItem, make)
 
 
 GENERATION_HANDLERS = [list_generations, tell_restored]

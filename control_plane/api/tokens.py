@@ -5,21 +5,25 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
+from litestar import Response
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter
 
 from control_plane.api.bodies import DisplayName
 from control_plane.api.context import Context
+from control_plane.api.idempotency import IdempotencyKey, once
 from control_plane.api.parameters import Page, PageCursor, PageLimit, key_cursor, page
 from control_plane.api.verbs import ends, posts, reads
 from control_plane.clock import random_id, random_secret
 from control_plane.core.tokens import EXPIRES_IN_HOURS_MAX, USES_MAX, IssuedRole, Role
+from control_plane.operations.author import Author
 from control_plane.operations.issue_token import TokenOrder, issue, revoke
 from control_plane.store import tokens
 from control_plane.store.database import Connection
 from control_plane.store.tokens import TokenRow
 from protocol.instants import rfc3339
 
+PATH = "/v1/tokens"
 TAGS = ["tokens"]
 TokenId = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{12}\Z", description="the token's public half")]
 
@@ -48,10 +52,11 @@ class TokenItem(msgspec.Struct, frozen=True):
 
 
 class IssuedToken(msgspec.Struct, frozen=True):
-    """A new token and its text: keep it now, it is not shown again."""
+    """A new token and its text: keep it now, it is not shown again. Where the request was a repeat under the same
+    Idempotency-Key it is null, because nobody has kept it: revoke this one, and make another under a new key."""
 
     item: TokenItem
-    text: str
+    text: str | None
 
 
 def _item(row: TokenRow) -> TokenItem:
@@ -72,19 +77,21 @@ def _when(at_ms: int | None) -> str | None:
     return None if at_ms is None else rfc3339(at_ms)
 
 
-@posts("/v1/tokens", TokenWrite, tags=TAGS)
-def create_token(data: JSONBody[TokenWrite], context: NamedDependency[Context]) -> IssuedToken:
+@posts(PATH, TokenWrite, tags=TAGS)
+def create_token(
+    data: JSONBody[TokenWrite], context: NamedDependency[Context], idempotency_key: IdempotencyKey = None
+) -> Response[IssuedToken]:
     """Make a token."""
     order = TokenOrder(Role(data.role.value), data.name, uses=data.uses, expires_in_hours=data.expires_in_hours)
-    row, text = context.change(
-        lambda connection, author: issue(
-            connection, order, random_id(), random_secret(), actor=author.token, now_ms=author.now_ms
-        )
-    )
-    return IssuedToken(_item(row), text)
+
+    def make(connection: Connection, author: Author) -> IssuedToken:
+        row, text = issue(connection, order, random_id(), random_secret(), actor=author.token, now_ms=author.now_ms)
+        return IssuedToken(_item(row), text)
+
+    return once(context, idempotency_key, PATH, data, IssuedToken, make, lambda made: IssuedToken(made.item, None))
 
 
-@reads("/v1/tokens", tags=TAGS)
+@reads(PATH, tags=TAGS)
 def list_tokens(
     context: NamedDependency[Context], limit: PageLimit = 100, cursor: PageCursor = None
 ) -> Page[TokenItem]:
@@ -97,7 +104,7 @@ def list_tokens(
     return page(context.read(look), limit, _item, lambda row: row.token)
 
 
-@ends("/v1/tokens/{token:str}", tags=TAGS)
+@ends(PATH + "/{token:str}", tags=TAGS)
 def revoke_token(token: TokenId, context: NamedDependency[Context]) -> TokenItem:
     """End a token for good; here at once, on other replicas within five seconds."""
     row = context.change(lambda connection, author: revoke(connection, token, author.token, author.now_ms))

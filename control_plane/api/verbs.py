@@ -24,11 +24,16 @@ _SAID = {
     412: "It has changed since it was read; read it again.",
     503: "The database cannot be reached; try again.",
 }
+_REUSED = "Its `Idempotency-Key` was said before, with something else."
 PROBLEMS = {
     status: ResponseSpec(Problem, description=said, generate_examples=False, media_type=PROBLEM_JSON)
     for status, said in _SAID.items()
 }
 """What every route may answer instead, for the documentation."""
+
+_PROBLEMS_OF_MAKING = PROBLEMS | {
+    422: ResponseSpec(Problem, description=_REUSED, generate_examples=False, media_type=PROBLEM_JSON)
+}
 
 Declare = Callable[[Callable[..., object]], HTTPRouteHandler]
 
@@ -50,8 +55,8 @@ def puts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
 
 
 def posts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:
-    """A route that makes something new each time."""
-    return post(path, tags=tags, **_changing(body))
+    """A route that makes something new each time: its handler takes an Idempotency-Key (:mod:`api.idempotency`)."""
+    return post(path, tags=tags, **(_changing(body) | {"responses": _PROBLEMS_OF_MAKING}))
 
 
 def acts(path: str, body: type[msgspec.Struct], tags: list[str]) -> Declare:

@@ -32,6 +32,7 @@ add_to_meters          new events, into the meters that are made of them
 make_meters            the same of events that are there already
 read_meter             what such a meter came to
 check_token            whose token is shown
+answer_once            what is said again under one Idempotency-Key
 issue_token            make, take in and revoke tokens
 enroll_agent           a join token for an identity
 take_custody           what settings say of the database: the key of seals, how long to listen

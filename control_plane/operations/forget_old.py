@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from control_plane.store import ledger, retention
+from control_plane.store import kept_answers, ledger, retention
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection, Database
 from control_plane.store.ledger import Entry
@@ -41,6 +41,7 @@ def forget_old(database: Database, before_ms: int) -> None:
         after = database.run(lambda connection, after=after: _fold_entries(connection, after, newest, before_ms))  # type: ignore[misc]
     database.run(lambda connection: retention.drop_starts(connection, before_ms))
     database.run(lambda connection: retention.drop_notices(connection, before_ms))
+    database.run(lambda connection: kept_answers.drop(connection, before_ms))
     _drop_minutes(database, before_ms - before_ms % HOUR_MS)
 
 

@@ -34,6 +34,10 @@ class Stale(Refusal):
     """It is not, or not any longer, what the request was made for (412)."""
 
 
+class Unprocessable(Refusal):
+    """It says something that it may not say here and now (422)."""
+
+
 class Unauthenticated(Refusal):
     """No token, or none that is known, whole and still good (401)."""
 

@@ -25,6 +25,7 @@ credits         grants, and every movement between their accounts
 entitlements    what all that resolved to, version by version
 tokens          tokens, by their public half
 audit_log       who changed what
+kept_answers    what requests with an Idempotency-Key were answered
 custody         the generation of the database, and the keys that seal grants
 troubles        what was odd about the syncs of agents
 journals        the disks of agents, for people

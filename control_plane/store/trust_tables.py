@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table, Text
 
 from control_plane.store.tables import KEY, metadata
 
-__all__ = ["generations", "metadata", "seal_keys", "troubles"]  # importing this is importing every table
+__all__ = [
+    "generations",
+    "kept_answers",
+    "metadata",
+    "seal_keys",
+    "troubles",
+]  # importing this is importing every table
 
 # One row for each state that the database was put into: when it was made, and each time it was restored.
 # Learning lasts while `ended_at_ms` is null and `at_most_until_ms` has not come.
@@ -47,4 +53,16 @@ troubles = Table(
     Column("first_at_ms", BigInteger, nullable=False),
     Column("last_at_ms", BigInteger, nullable=False),
     Column("detail", Text, nullable=False),
+)
+
+# What requests that said an Idempotency-Key were answered; for two days, and never with a secret.
+kept_answers = Table(
+    "kept_answers",
+    metadata,
+    Column("token", KEY, primary_key=True),  # whose key it is
+    Column("idempotency_key", String(128), primary_key=True),
+    Column("digest", LargeBinary, nullable=False),  # of what was asked
+    Column("answer", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index(None, "at_ms"),
 )
