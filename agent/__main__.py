@@ -26,7 +26,9 @@ def main() -> None:
         description="The per-host agent of Allotment. It is configured by the environment.",
         epilog="ALLOTMENT_CONTROL_PLANE_URL (required); ALLOTMENT_JOIN_TOKEN or ALLOTMENT_JOIN_TOKEN_FILE (to enrol, "
         "at the first start); ALLOTMENT_AGENT_NAME, ALLOTMENT_DATA_DIR, ALLOTMENT_SOCKET_DIR, ALLOTMENT_SOCKET_MODE, "
-        "ALLOTMENT_HTTP_PORT, ALLOTMENT_CA_FILE, ALLOTMENT_CONNECTIONS_MAX.",
+        "ALLOTMENT_HTTP_PORT, ALLOTMENT_CA_FILE, ALLOTMENT_CONNECTIONS_MAX. For the metering proxy: "
+        "ALLOTMENT_PROXY_PORT, ALLOTMENT_PROXY_UPSTREAMS, ALLOTMENT_PROXY_KEYS_FILE, ALLOTMENT_PROXY_FEATURE, "
+        "ALLOTMENT_PROXY_ESTIMATE.",
     )
     parser.add_argument(
         "command",

@@ -17,10 +17,14 @@ from agent.api.http import HttpDoor
 from agent.api.listeners import Listeners
 from agent.api.sockets import FRAMES_NAME, HTTP_NAME, listen_loopback, listen_unix
 from agent.clock import SystemClock
+from agent.proxy.opening import make_proxy
 from agent.running import Agent
 from agent.settings import Settings
 from agent.store import data_dir
 from protocol.violations import Violation
+
+PROXY_DRAIN_S = 10.0
+"""How long model calls under way may go on after the agent was told to stop; Kubernetes gives it half a minute."""
 
 OWN_FILES = 48
 """Open files that are not callers' connections: journal, listeners, the control plane, and some to spare."""
@@ -45,12 +49,12 @@ def run(settings: Settings) -> None:
     agent = Agent(settings, clock, listeners)
     listeners.idle = agent.books.idle
     try:
-        trio.run(_serve, agent, settings, listeners)
+        trio.run(_serve, agent, settings, listeners, clock)
     except BaseExceptionGroup as group:
         raise _first_of(group) from group
 
 
-async def _serve(agent: Agent, settings: Settings, listeners: Listeners) -> None:
+async def _serve(agent: Agent, settings: Settings, listeners: Listeners, clock: SystemClock) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # from before anybody can reach us
         _open_doors(agent, settings, listeners)
@@ -58,7 +62,20 @@ async def _serve(agent: Agent, settings: Settings, listeners: Listeners) -> None
         gc.set_threshold(20_000, 20, 50)
         gc.freeze()  # what is here now stays; a full collection over it would stall calls for tens of milliseconds
         log.info("serving on %s (journal %s, boot %d)", settings.socket_dir, agent.books.journal, agent.books.boot)
-        await agent.run(signals.__anext__)
+        proxy = None
+        if settings.proxy is not None:
+            proxy = make_proxy(settings.proxy, agent.dispatch, clock.random_id)
+        async with trio.open_nursery() as nursery:
+            if settings.proxy is not None and proxy is not None:
+                nursery.start_soon(proxy.run, listen_loopback(settings.proxy.port, "ALLOTMENT_PROXY_PORT"))
+
+            async def told_to_stop() -> None:
+                await signals.__anext__()
+                if proxy is not None:
+                    await proxy.drain(PROXY_DRAIN_S)
+
+            await agent.run(told_to_stop)
+            nursery.cancel_scope.cancel()
 
 
 def _open_doors(agent: Agent, settings: Settings, listeners: Listeners) -> None:

@@ -14,6 +14,25 @@ from protocol.violations import Violation
 
 
 @dataclass(frozen=True)
+class ProxySettings:
+    """The metering proxy of one agent.
+
+    Attributes:
+        port: where it listens, on loopback.
+        urls: providers by the first part of a path, beside those that are known.
+        keys_file: whose each API key is; ``None``: headers say whose a call is.
+        feature: what calls are of that do not say; ``None``: they must.
+        worst: hold the most that a call can use, instead of what 95 of a hundred do not pass.
+    """
+
+    port: int
+    urls: Mapping[str, str]
+    keys_file: Path | None = None
+    feature: str | None = None
+    worst: bool = False
+
+
+@dataclass(frozen=True)
 class Settings:
     """One agent's configuration.
 
@@ -24,6 +43,7 @@ class Settings:
         socket_dir: where ``agent.sock`` (frames) and ``http.sock`` (HTTP) appear; mount the directory, not the files.
         http_port: also serve HTTP on this loopback port.
         connections_max: open connections on all doors together.
+        proxy: the metering proxy, if there is to be one.
     """
 
     control_plane_url: str
@@ -35,6 +55,7 @@ class Settings:
     socket_mode: int = 0o660
     ca_file: Path | None = None
     connections_max: int = 16_000
+    proxy: ProxySettings | None = None
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -62,7 +83,31 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         socket_mode=_number(environment, "ALLOTMENT_SOCKET_MODE", 8, 1, 0o777) or 0o660,
         ca_file=Path(ca_file) if ca_file else None,
         connections_max=_number(environment, "ALLOTMENT_CONNECTIONS_MAX", 10, 1, 100_000) or 16_000,
+        proxy=_proxy(environment),
     )
+
+
+def _proxy(environment: Mapping[str, str]) -> ProxySettings | None:
+    port = _number(environment, "ALLOTMENT_PROXY_PORT", 10, 1, 65_535)
+    if port is None:
+        return None
+    urls: dict[str, str] = {}
+    for part in filter(None, (environment.get("ALLOTMENT_PROXY_UPSTREAMS") or "").split(",")):
+        name, _, url = part.strip().partition("=")
+        if not is_key(name) or not _is_url(url):
+            expected = "a list such as openai=https://api.openai.com,local=http://127.0.0.1:8000"
+            raise Violation("ALLOTMENT_PROXY_UPSTREAMS", f"has {part.strip()!r}", expected)
+        urls[name] = url
+    keys = environment.get("ALLOTMENT_PROXY_KEYS_FILE")
+    if keys and not os.access(keys, os.R_OK):
+        raise Violation("ALLOTMENT_PROXY_KEYS_FILE", f"is {keys!r}, which cannot be read", "a readable file")
+    feature = environment.get("ALLOTMENT_PROXY_FEATURE") or None
+    if feature is not None and not is_key(feature):
+        raise Violation("ALLOTMENT_PROXY_FEATURE", f"is {feature!r}", KEY_WORDS)
+    estimate = environment.get("ALLOTMENT_PROXY_ESTIMATE") or "p95"
+    if estimate not in ("p95", "worst"):
+        raise Violation("ALLOTMENT_PROXY_ESTIMATE", f"is {estimate!r}", "p95 or worst")
+    return ProxySettings(port, urls, Path(keys) if keys else None, feature, estimate == "worst")
 
 
 def _is_url(text: str) -> bool:

@@ -14,7 +14,8 @@ import httptools
 import msgspec
 
 from agent.api.dispatch import Dispatch
-from agent.api.problems import JSON, render, response
+from agent.api.problems import probe, response
+from agent.core.problem_details import JSON
 from protocol.codec import JsonDecoder, as_violation
 from protocol.local_messages import (
     Check,
@@ -212,7 +213,7 @@ class HttpDoor:
         if path in _PROBES:
             _require_method(method, b"GET", b"HEAD")
             well = path == b"/healthz" or self._ready()
-            return render(200 if well else 503, {"status": "ok" if well else "starting"}, JSON, close=close)
+            return probe(200 if well else 503, "ok" if well else "starting", close=close)
         request = self._request(path, method, query)
         # Our own number, so that a late answer finds its place.
         msgspec.structs.force_setattr(request, "id", self.heard)

@@ -51,7 +51,7 @@ def listen_unix(path: Path, mode: int) -> socket.socket:
     return sock
 
 
-def listen_loopback(port: int) -> socket.socket:
+def listen_loopback(port: int, variable: str = "ALLOTMENT_HTTP_PORT") -> socket.socket:
     """A listening TCP socket that only this machine can reach.
 
     Raises:
@@ -63,7 +63,7 @@ def listen_loopback(port: int) -> socket.socket:
         sock.bind(("127.0.0.1", port))
     except OSError as error:
         sock.close()
-        raise SocketTakenError(f"port {port} cannot be had ({error}); choose another ALLOTMENT_HTTP_PORT") from None
+        raise SocketTakenError(f"port {port} cannot be had ({error}); choose another {variable}") from None
     sock.listen(BACKLOG)
     return sock
 

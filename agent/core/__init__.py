@@ -9,6 +9,7 @@ decide         may this call go ahead?
 derived        meters that rates make of others
 lacking        what it comes to that a limit has no room
 answers        decisions in words and numbers
+problem_details   what a reply is in HTTP
 reservations   what calls in flight hold, and how ended ones ended
 pending        what memory knows and the disk does not yet
 books          all of the agent's state, in one place with one owner

@@ -1,0 +1,101 @@
+"""What a reply is in HTTP: status, headers, and a body that readers of RFC 9457 and of OpenAI's errors understand."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from protocol.decisions import Code, Decision, Verdict
+from protocol.local_messages import ErrorReply, Reply
+
+JSON = b"application/json"
+PROBLEM_JSON = b"application/problem+json"
+
+ERROR_STATUSES = {
+    "api_key_unknown": 401,
+    "reservation_not_found": 404,
+    "customer_not_found": 404,
+    "route_not_found": 404,
+    "method_not_allowed": 405,
+    "reservation_conflict": 409,
+    "reservation_ended": 409,
+    "body_too_large": 413,
+    "head_too_large": 413,
+    "content_type_unsupported": 415,
+    "host_unknown": 421,
+    "upstream_unreachable": 502,
+    "overloaded": 503,
+    "not_recorded": 503,
+    "lease_unavailable": 503,
+    "draining": 503,
+    "upstream_timeout": 504,
+}
+
+REFUSAL_STATUSES = {
+    Code.USAGE_LIMIT_REACHED: 402,
+    Code.REQUESTED_USAGE_EXCEEDS_LIMIT: 402,
+    Code.LEASE_UNAVAILABLE: 503,
+}
+
+REASONS = {
+    200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 402: b"Payment Required", 403: b"Forbidden",
+    404: b"Not Found", 405: b"Method Not Allowed", 409: b"Conflict", 413: b"Content Too Large",
+    415: b"Unsupported Media Type", 421: b"Misdirected Request", 429: b"Too Many Requests", 502: b"Bad Gateway",
+    503: b"Service Unavailable", 504: b"Gateway Timeout",
+}  # fmt: skip
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Details(NamedTuple):
+    """One reply in HTTP; ``headers`` without those that say how long the body is."""
+
+    status: int
+    headers: Headers
+    body: dict[str, Any]
+
+
+def details(reply: Reply) -> Details:
+    """The reply in HTTP."""
+    if isinstance(reply, ErrorReply):
+        status = ERROR_STATUSES.get(reply.error.code, 400)
+        body = problem(status, reply.error.code, reply.error.message, reply.error.field)
+        return Details(status, _headers(PROBLEM_JSON, status, 1_000 if reply.retry else None, None), body)
+    fields = {name: value for name, value in msgspec.to_builtins(reply).items() if name not in ("id", "kind")}
+    if isinstance(reply, Decision) and reply.decision is not Verdict.ALLOW:
+        status = 429 if reply.decision is Verdict.THROTTLE else REFUSAL_STATUSES.get(reply.code, 403)
+        body = problem(status, reply.code.value, reply.message, None) | fields
+        retry_after_ms = reply.retry_after_ms if status in (429, 503) else None
+        return Details(status, _headers(PROBLEM_JSON, status, retry_after_ms, reply), body)
+    return Details(200, _headers(JSON, 200, None, reply if isinstance(reply, Decision) else None), fields)
+
+
+def problem(status: int, code: str, message: str, field: str | None) -> dict[str, Any]:
+    """RFC 9457 problem details, with the ``error`` object that OpenAI-style clients look for."""
+    return {
+        "type": "about:blank",
+        "title": REASONS[status].decode(),
+        "status": status,
+        "detail": message,
+        "code": code,
+        **({"field": field} if field else {}),
+        "error": {"message": message, "type": code, "code": code, "param": field},
+    }
+
+
+def ratelimit(decision: Decision) -> Headers:
+    """What is left of the limit with the least, as in draft-ietf-httpapi-ratelimit-headers."""
+    if decision.limiting is None or decision.remaining is None:
+        return []
+    reset = b";t=%d" % -(-decision.resets_in_ms // 1_000) if decision.resets_in_ms is not None else b""
+    return [(b"ratelimit", b'"%b";r=%d%b' % (decision.limiting.encode(), decision.remaining, reset))]
+
+
+def _headers(content_type: bytes, status: int, retry_after_ms: int | None, limits: Decision | None) -> Headers:
+    found = [(b"content-type", content_type), (b"cache-control", b"no-store")]
+    if retry_after_ms is not None:
+        found.append((b"retry-after", b"%d" % max(1, -(-retry_after_ms // 1_000))))
+    if status == 402:
+        found.append((b"x-should-retry", b"false"))  # official LLM clients would otherwise ask again at once
+    return found + (ratelimit(limits) if limits is not None else [])

@@ -1,0 +1,94 @@
+"""Operations for those who can wait for an answer: asked, awaited, and said again where that may help."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+import trio
+
+from protocol.decisions import Decision, Verdict
+from protocol.local_messages import ErrorReply, Release, Reply, Request, Reserve, Settle
+
+SETTLE_TRIES = 30
+"""A full disk is made room on within minutes; after that, the reservation's own end accounts for the call."""
+
+log = logging.getLogger("agent.proxy")
+
+
+class Door(Protocol):
+    """Where a late answer goes (see :class:`agent.api.dispatch.Door`)."""
+
+    gone: bool
+
+    def late(self, request_id: int, reply: Reply) -> None:
+        """Answer now."""
+
+
+Dispatch = Callable[[Request, Door], Reply | None]
+
+
+class _Waiting:
+    def __init__(self) -> None:
+        self.gone = False
+        self.reply: Reply | None = None
+        self.answered = trio.Event()
+
+    def late(self, _: int, reply: Reply) -> None:
+        self.reply = reply
+        self.answered.set()
+
+
+async def ask(dispatch: Dispatch, request: Request) -> Reply:
+    """The answer to a request. Cancelled, it leaves nothing held."""
+    door = _Waiting()
+    reply = dispatch(request, door)
+    if reply is not None:
+        return reply
+    try:
+        await door.answered.wait()
+    except trio.Cancelled:
+        door.gone = True
+        if isinstance(request, Reserve) and is_allowed(door.reply):
+            dispatch(Release(reservation=request.reservation), door)
+        raise
+    assert door.reply is not None
+    return door.reply
+
+
+def is_allowed(reply: object) -> bool:
+    """Whether it says that a call may go ahead."""
+    return isinstance(reply, Decision) and reply.decision is Verdict.ALLOW
+
+
+class Settler:
+    """Ends reservations."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self._unknown: set[str] = set()
+
+    async def settle(self, request: Settle | Release) -> None:
+        """End a reservation, whatever comes in between; meters that nobody declared are left out, and told of once."""
+        for attempt in range(SETTLE_TRIES):
+            reply = await ask(self._dispatch, request)
+            if not isinstance(reply, ErrorReply):
+                return
+            meter = (reply.error.field or "").removeprefix("amounts.")
+            if isinstance(request, Settle) and reply.error.code == "meter_not_found" and meter in request.amounts:
+                request = self._without(request, meter)
+            elif reply.retry:
+                await trio.sleep(min(10.0, 0.1 * 2**attempt))
+            else:
+                log.error("call %s is not settled: %s", request.reservation, reply.error.message)
+                return
+        log.error("call %s is not settled: it ends by itself", request.reservation)
+
+    def _without(self, request: Settle, meter: str) -> Settle:
+        if meter not in self._unknown:
+            self._unknown.add(meter)
+            log.info("the catalog has no meter %s: what calls use of it is not counted", meter)
+        left = {name: amount for name, amount in request.amounts.items() if name != meter}
+        return msgspec.structs.replace(request, amounts=left)

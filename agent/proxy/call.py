@@ -1,0 +1,155 @@
+"""One call on its way: what is held for it, what has been seen of its answer, and what it comes to in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agent.core.estimate import SLICE_TOKENS, Bound, Estimates
+from agent.core.tokens.read import UsageReader
+from agent.core.tokens.usage import Usage
+from agent.proxy.admission import Dispatch, is_allowed
+from agent.proxy.bodies import Prepared
+from agent.proxy.upstreams import Target
+from protocol.codec import encode_json
+from protocol.decisions import Decision
+from protocol.events import Outcome, UsageSource
+from protocol.local_messages import Call, ErrorReply, Extend, Release, Reserve, Settle
+from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS
+
+DEADLINE_MS = 2_000
+
+
+class MeteredCall:
+    """Holds, watches and accounts for one call.
+
+    Attributes:
+        cut: why it gets no more, once an extension was refused and what is held is used up.
+    """
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        estimates: Estimates,
+        name: str,
+        call: Call,
+        target: Target,
+        prepared: Prepared,
+        bound: Bound,
+    ) -> None:
+        self._dispatch = dispatch
+        self._estimates = estimates
+        self._name = name
+        self._call = call
+        self._target = target
+        self._prompt = prepared.prompt
+        self._streams = prepared.streams
+        self._model = call.model or ""
+        self._bound = bound
+        self._held = self._first_output()
+        self._inputs = estimates.input_tokens(self._model, self._prompt, bound)
+        self._reader: UsageReader | None = None
+        self.gone = False  # an extension that must wait has nobody to wait for it
+        self.cut: Decision | ErrorReply | None = None
+
+    def late(self, request_id: int, reply: Any) -> None:
+        """An extension's answer that had to wait: the next chunk asks again."""
+
+    def reserve(self) -> Reserve:
+        """What must be held before it is sent."""
+        return Reserve(
+            reservation=self._name, call=self._call, amounts=self._amounts(self._held), deadline_ms=DEADLINE_MS
+        )
+
+    def release(self) -> Release:
+        """It did not happen."""
+        return Release(reservation=self._name)
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """Its answer begins."""
+        encoded = headers.get("content-encoding", "identity") != "identity"
+        self._reader = None if encoded else UsageReader(self._target.path, headers)
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes of the answer; of a stream, more is held in time, or ``cut`` says why there is no more."""
+        if self._reader is None:
+            return
+        self._reader.feed(chunk)
+        if not self._streams:
+            return
+        wanted = self._next(self._held)
+        if wanted is None:
+            return
+        reply = self._extend(wanted)
+        if isinstance(reply, Decision) and self._held < (reply.max_output_tokens or 0) < wanted:
+            reply = self._extend(reply.max_output_tokens or 0)  # the rest of what there is
+        used_up = self._next(self._held + SLICE_TOKENS // 2) is not None
+        if used_up and not is_allowed(reply) and isinstance(reply, Decision | ErrorReply):
+            self.cut = reply
+
+    def ended(self, status: int | None, *, whole: bool, sent: bool = True) -> Settle | Release:
+        """What it came to: said by the provider, or estimated where it broke off before that.
+
+        Args:
+            status: of the answer; ``None``: none came. whole: the answer came to its end.
+            sent: the request may have reached the provider.
+        """
+        usage = self._reader.end() if self._reader is not None else _nothing(whole=whole and status is not None)
+        said = usage.usage_source is UsageSource.PROVIDER or bool(usage.tokens or usage.meters)
+        if not said and (not sent or (status is not None and status >= 400)):
+            return self.release()
+        if not whole and usage.outcome is Outcome.COMPLETE and not self._complete:
+            usage = msgspec.structs.replace(usage, outcome=Outcome.ABORTED)
+        if status is None or status >= 400:
+            usage = msgspec.structs.replace(usage, outcome=Outcome.ERROR)
+        model = usage.model or self._model
+        self._estimates.learn(model, self._prompt, usage)
+        usage = self._estimates.completed(model, self._prompt, usage)
+        return Settle(
+            reservation=self._name,
+            amounts=usage.meters,
+            tokens=usage.tokens,
+            usage_source=usage.usage_source,
+            outcome=usage.outcome,
+            model=model or None,
+            provider=self._target.provider,
+            call=self._call,
+        )
+
+    @property
+    def _complete(self) -> bool:
+        return self._reader is not None and self._reader.complete
+
+    def _extend(self, outputs: int) -> object:
+        reply = self._dispatch(Extend(reservation=self._name, amounts=self._amounts(outputs)), self)
+        if is_allowed(reply):
+            self._held = outputs
+        return reply
+
+    def _first_output(self) -> int:
+        if self._streams:
+            return self._estimates.first_slice(self._prompt)
+        return self._estimates.output_tokens(self._model, self._prompt, self._bound)
+
+    def _next(self, held: int) -> int | None:
+        assert self._reader is not None
+        return self._estimates.next_slice(self._model, self._prompt, self._reader.output_bytes, held)
+
+    def _amounts(self, outputs: int) -> dict[str, int]:
+        return {REQUESTS: 1, INPUT_TOKENS: self._inputs, OUTPUT_TOKENS: outputs}
+
+
+def _nothing(*, whole: bool) -> Usage:
+    return Usage({}, {}, UsageSource.NONE, Outcome.COMPLETE if whole else Outcome.ABORTED)
+
+
+def last_words(provider: str, why: Decision | ErrorReply) -> bytes:
+    """The event that ends a stream which may use no more, in the provider's own words for errors."""
+    message = why.message if isinstance(why, Decision) else why.error.message
+    code = why.code.value if isinstance(why, Decision) else why.error.code
+    error = {"message": message, "type": code, "code": code, "param": None}
+    if provider == "anthropic":
+        return b"event: error\ndata: " + encode_json({"type": "error", "error": error}) + b"\n\n"
+    return b"data: " + encode_json({"error": error}) + b"\n\n"

@@ -1,0 +1,49 @@
+"""Makes the proxy of an agent, from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import msgspec
+
+from agent.core.estimate import Bound
+from agent.proxy.admission import Dispatch
+from agent.proxy.attribution import decode_owners
+from agent.proxy.forward import Forwarder
+from agent.proxy.server import CONNECTIONS_MAX, Proxy
+from agent.proxy.upstreams import DEFAULT_URLS
+from agent.settings import ProxySettings
+from protocol.violations import Violation
+
+KEEPALIVE_S = 60.0
+
+
+def make_proxy(settings: ProxySettings, dispatch: Dispatch, random_id: Callable[[], str]) -> Proxy:
+    """A proxy of this agent; its operations are ``dispatch``. Raises: Violation: by the name of the variable."""
+    owners = None
+    if settings.keys_file is not None:
+        try:
+            owners = decode_owners(settings.keys_file.read_bytes())
+        except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+            expected = 'JSON such as {"<SHA-256 of a key>": {"customer": "acme", "feature": "chat"}}'
+            raise Violation(
+                "ALLOTMENT_PROXY_KEYS_FILE", f"names a file that says no owners: {error}", expected
+            ) from None
+    limits = httpx.Limits(
+        max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX // 4, keepalive_expiry=KEEPALIVE_S
+    )
+    transport = httpx.AsyncHTTPTransport(limits=limits)
+    return Proxy(
+        dispatch,
+        lambda finish: Forwarder(
+            dispatch,
+            finish,
+            random_id,
+            urls={**DEFAULT_URLS, **settings.urls},
+            owners=owners,
+            feature=settings.feature,
+            bound=Bound.WORST if settings.worst else Bound.P95,
+            transport=transport,
+        ),
+    )

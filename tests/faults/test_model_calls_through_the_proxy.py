@@ -1,0 +1,400 @@
+"""Model calls through the metering proxy, by the official clients of their providers: admitted before, passed on as
+they are, and counted once, however they end. The provider plays recorded answers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+from google import genai
+
+from tests.faults.conftest import Agent, a_free_port
+
+RECORDED = Path(__file__).parents[1] / "data" / "recorded"
+CHAT_STREAM = (RECORDED / "openai-chat-stream-1.sse").read_bytes()
+MESSAGES = [{"role": "user", "content": "What is the capital of the UK?"}]
+
+
+@dataclass
+class Seen:
+    """One request that reached the provider; ``ended``: how the caller left: it stayed, or went."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    ended: str = ""
+
+
+class Provider(socketserver.ThreadingTCPServer):
+    """Plays what the header ``x-play`` asks for: a recorded answer, cut, slow, refused, or none at all."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Play)
+        self.seen: list[Seen] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Play(socketserver.StreamRequestHandler):
+    server: Provider
+
+    def handle(self) -> None:
+        line = self.rfile.readline()
+        if not line:
+            return
+        headers: dict[str, str] = {}
+        while one := self.rfile.readline().strip():
+            name, _, value = one.decode("latin-1").partition(":")
+            headers[name.lower()] = value.strip()
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        seen = Seen(line.split()[1].decode(), headers, body)
+        self.server.seen.append(seen)
+        play = json.loads(headers.get("x-play", "{}"))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            seen.ended = self._play(play, seen) or "stayed"
+            return
+        seen.ended = "went"
+
+    def _play(self, play: dict[str, Any], seen: Seen) -> str | None:
+        if "hang" in play:  # never answers: waits for the caller to go
+            self.connection.settimeout(play["hang"])
+            return "went" if self.connection.recv(1) == b"" else None
+        name = play.get("file", "openai-chat-1.json")
+        answer = play["text"].encode() if "text" in play else (RECORDED / name).read_bytes()
+        if name.startswith("openai-chat-stream") and b"include_usage" not in seen.body:
+            answer = b"".join(e for e in _events(answer) if b'"choices":[]' not in e)
+        kind = "text/event-stream" if name.endswith(".sse") else "application/json"
+        head = (
+            f"HTTP/1.1 {play.get('status', 200)} X\r\ncontent-type: {kind}\r\nset-cookie: a=b\r\nx-request-id: r-1\r\n"
+        )
+        head += "".join(f"{name}: {value}\r\n" for name, value in play.get("headers", {}).items())
+        if name.endswith(".sse"):
+            self.wfile.write((head + "transfer-encoding: chunked\r\nconnection: close\r\n\r\n").encode())
+            step = play.get("step", 4_096)
+            for at in range(0, len(answer), step):
+                if at >= play.get("cut", len(answer)):
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return None
+                part = answer[at : at + step]
+                self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+                time.sleep(play.get("pause", 0))
+            self.wfile.write(b"0\r\n\r\n")
+        else:
+            self.wfile.write((head + f"content-length: {len(answer)}\r\nconnection: close\r\n\r\n").encode() + answer)
+        return None
+
+
+def _events(stream: bytes) -> list[bytes]:
+    return [event + b"\n\n" for event in stream.split(b"\n\n") if event]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@dataclass
+class Proxied:
+    """An agent with a proxy, its provider, and one customer's calls through both."""
+
+    agent: Any
+    plane: Any
+    provider: Provider
+    port: int
+    customer: str = ""
+    until: Callable[..., Any] = field(default=lambda *_: None)
+
+    def url(self, provider: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{provider}"
+
+    def headers(self, **play: Any) -> dict[str, str]:
+        return {
+            "x-allotment-customer": self.customer,
+            "x-allotment-feature": "chat",
+            "x-allotment-user": "ann",
+            "x-allotment-tags": "team=red",
+            "x-play": json.dumps(play),
+        }
+
+    def openai(self, **play: Any) -> openai.OpenAI:
+        return openai.OpenAI(
+            api_key="sk-test", base_url=self.url("openai") + "/v1", default_headers=self.headers(**play), max_retries=0
+        )
+
+    def events(self, count: int = 1) -> list[dict[str, Any]]:
+        """The customer's events, once there are so many."""
+
+        def found() -> list[dict[str, Any]] | None:
+            events: list[dict[str, Any]] = self.plane.events(self.customer)
+            return events if len(events) >= count else None
+
+        events: list[dict[str, Any]] = self.until(f"{count} events", found)
+        assert len(events) == count
+        return [{"usage_source": "provider", "outcome": "complete", **event["usage"]} for event in events]
+
+    def in_flight(self) -> int:
+        return int(self.agent.status().reservations)
+
+    def nothing_is_left(self) -> None:
+        self.until("nothing is held any longer", lambda: self.in_flight() == 0)
+        time.sleep(0.2)
+        assert self.plane.events(self.customer) == []
+
+
+@pytest.fixture(scope="module")
+def proxied_agent(run: Any, plane: Any, provider: Provider) -> Iterator[tuple[Any, int]]:
+    port = a_free_port()
+    more = {
+        "ALLOTMENT_PROXY_PORT": str(port),
+        "ALLOTMENT_PROXY_UPSTREAMS": ",".join(
+            [*(f"{name}={provider.url}" for name in ("openai", "anthropic", "gemini")), "nobody=http://127.0.0.1:9"]
+        ),
+    }
+    number = secrets.token_hex(3)
+    agent = Agent(run.root / number, plane, f"agent-{number}", more=more)
+    run.agents.append(agent)
+    yield agent.start(), port
+    agent.kill()
+
+
+@pytest.fixture
+def proxied(proxied_agent: tuple[Any, int], plane: Any, provider: Provider, wait_until: Any) -> Proxied:
+    agent, port = proxied_agent
+    provider.seen.clear()
+    return Proxied(agent, plane, provider, port, plane.customer(), wait_until)
+
+
+# -- what comes back, and what is counted
+
+
+def test_a_whole_answer_is_passed_on_and_counted(proxied: Proxied) -> None:
+    answer = proxied.openai(file="openai-chat-1.json").chat.completions.with_raw_response.create(
+        model="gpt-4o", messages=MESSAGES, max_tokens=100
+    )
+    recorded = json.loads((RECORDED / "openai-chat-1.json").read_bytes())
+    assert answer.parse().choices[0].message.content == recorded["choices"][0]["message"]["content"]
+    assert answer.headers["ratelimit"].startswith('"')
+    assert answer.headers["x-request-id"] == "r-1"
+    (event,) = proxied.events()
+    usage = recorded["usage"]
+    assert event["amounts"] == {
+        "requests": 1, "input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"],
+    }  # fmt: skip
+    assert (event["usage_source"], event["outcome"]) == ("provider", "complete")
+    assert (event["subject"]["user"], event["tags"], event["provider"]) == ("ann", {"team": "red"}, "openai")
+    assert event["subject"]["api_key"] == hashlib.sha256(b"sk-test").hexdigest()[:16]
+    (seen,) = proxied.provider.seen
+    assert seen.path == "/v1/chat/completions"
+    assert seen.headers["authorization"] == "Bearer sk-test"
+    assert not [name for name in seen.headers if name.startswith("x-allotment")]
+    assert json.loads(seen.body)["max_tokens"] == 100
+
+
+@pytest.mark.parametrize("step", [1, 7, 4_096])
+def test_a_stream_says_what_it_used_although_nobody_asked(proxied: Proxied, step: int) -> None:
+    client = proxied.openai(file="openai-chat-stream-1.sse", step=step)
+    chunks = list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
+    assert chunks
+    assert all(chunk.choices for chunk in chunks), "the chunk that only says the usage was not asked for"
+    assert json.loads(proxied.provider.seen[0].body)["stream_options"] == {"include_usage": True}
+    (event,) = proxied.events()
+    said = next(json.loads(e[6:])["usage"] for e in _events(CHAT_STREAM) if b'"choices":[]' in e)
+    assert event["amounts"]["input_tokens"] == said["prompt_tokens"]
+    assert event["amounts"]["output_tokens"] == said["completion_tokens"]
+    assert (event["usage_source"], event["outcome"]) == ("provider", "complete")
+
+
+def test_who_asks_for_the_usage_gets_it(proxied: Proxied) -> None:
+    client = proxied.openai(file="openai-chat-stream-1.sse")
+    stream = client.chat.completions.create(
+        model="gpt-4o-mini", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+    )
+    assert list(stream)[-1].usage is not None
+    proxied.events()
+
+
+def test_a_stream_comes_as_it_is_made(proxied: Proxied) -> None:
+    client = proxied.openai(file="openai-chat-stream-1.sse", step=200, pause=0.05)
+    stream = client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True)
+    at = [time.monotonic() for _ in stream]
+    assert at[-1] - at[0] > 0.5 * (len(CHAT_STREAM) / 200) * 0.05
+    proxied.events()
+
+
+def test_anthropics_client_streams_and_is_counted(proxied: Proxied) -> None:
+    client = anthropic.Anthropic(
+        api_key="k", base_url=proxied.url("anthropic"), max_retries=0,
+        default_headers=proxied.headers(file="anthropic-messages-stream-2.sse", step=50),
+    )  # fmt: skip
+    with client.messages.stream(model="claude-test", max_tokens=500, messages=MESSAGES) as stream:
+        final = stream.get_final_message()
+    (event,) = proxied.events()
+    usage = final.usage
+    cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    assert event["amounts"]["input_tokens"] == usage.input_tokens + cached
+    assert event["amounts"]["output_tokens"] == usage.output_tokens
+    assert (event["provider"], event["model"]) == ("anthropic", final.model)
+
+
+def test_geminis_client_streams_and_is_counted(proxied: Proxied) -> None:
+    options = {"base_url": proxied.url("gemini"), "headers": proxied.headers(file="gemini-generate-stream-1.sse")}
+    client = genai.Client(api_key="k", http_options=options)
+    chunks = list(client.models.generate_content_stream(model="gemini-2.5-flash", contents="Hello"))
+    (event,) = proxied.events()
+    usage = chunks[-1].usage_metadata
+    prompt = usage.prompt_token_count + usage.tool_use_prompt_token_count
+    assert event["amounts"]["input_tokens"] == prompt
+    assert event["amounts"]["output_tokens"] == usage.total_token_count - prompt
+    assert proxied.provider.seen[0].path.endswith("/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
+
+
+# -- endings
+
+
+def test_a_caller_that_goes_ends_the_call_and_pays_what_was_streamed(proxied: Proxied) -> None:
+    client = proxied.openai(file="openai-chat-stream-1.sse", step=400, pause=0.05)
+    stream = client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True)
+    next(iter(stream))
+    stream.close()
+    client.close()
+    (event,) = proxied.events()
+    assert (event["usage_source"], event["outcome"]) == ("estimated", "aborted")
+    assert event["amounts"]["input_tokens"] > 0
+    proxied.until("the provider is left", lambda: proxied.provider.seen[0].ended)
+    assert proxied.provider.seen[0].ended == "went"
+    assert proxied.in_flight() == 0
+
+
+def test_a_provider_that_breaks_off_is_not_mistaken_for_one_that_ended(proxied: Proxied) -> None:
+    client = proxied.openai(file="openai-chat-stream-1.sse", step=300, cut=900)
+    with pytest.raises(Exception, match=r"peer closed|incomplete|disconnected|Connection"):
+        list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
+    (event,) = proxied.events()
+    assert (event["usage_source"], event["outcome"]) == ("estimated", "aborted")
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_a_providers_error_is_passed_on_and_costs_nothing(proxied: Proxied, status: int) -> None:
+    text = json.dumps({"error": {"message": "not today", "type": "x", "code": "y", "param": None}})
+    client = proxied.openai(text=text, status=status, headers={"retry-after": "7"})
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    assert (refused.value.status_code, refused.value.body["message"]) == (status, "not today")
+    assert refused.value.response.headers["retry-after"] == "7"
+    proxied.nothing_is_left()
+
+
+def test_each_attempt_of_a_retry_that_is_billed_is_counted_once(proxied: Proxied) -> None:
+    for _ in range(2):
+        proxied.openai(file="openai-chat-1.json").chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    assert len({event["event"] for event in proxied.events(2)}) == 2
+
+
+def test_a_provider_that_is_not_there_is_said_and_costs_nothing(proxied: Proxied) -> None:
+    answer = httpx.post(proxied.url("nobody") + "/v1/chat/completions", json={}, headers=proxied.headers(), timeout=20)
+    assert (answer.status_code, answer.json()["code"]) == (502, "upstream_unreachable")
+    proxied.nothing_is_left()
+
+
+def test_a_caller_that_goes_before_the_first_byte_pays_its_prompt(proxied: Proxied) -> None:
+    body = {"model": "gpt-4o", "messages": MESSAGES}
+    headers = proxied.headers(hang=10)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(proxied.url("openai") + "/v1/chat/completions", json=body, headers=headers, timeout=0.5)
+    (event,) = proxied.events()
+    assert (event["usage_source"], event["amounts"]["output_tokens"]) == ("estimated", 0)
+    assert event["amounts"]["input_tokens"] > 0
+    assert proxied.provider.seen[0].ended == "went"
+
+
+# -- refusals
+
+
+def test_what_is_spent_is_refused_before_it_costs_anything(proxied: Proxied) -> None:
+    proxied.plane.plan("one-call", ("calls", "requests", 1, "month"))
+    proxied.customer = proxied.plane.customer("one-call")
+    client = proxied.openai(file="openai-chat-1.json")
+    client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.with_options(max_retries=2).chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    assert refused.value.status_code == 402
+    assert refused.value.body["code"] == "usage_limit_reached"
+    assert len(proxied.provider.seen) == 1, "refused before it was sent, and not retried"
+
+
+def test_a_stream_is_cut_when_its_limit_is_reached(proxied: Proxied) -> None:
+    proxied.plane.plan("short", ("out", "output_tokens", 600, "month"))
+    proxied.customer = proxied.plane.customer("short")
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+             "choices": [{"index": 0, "delta": {"content": "lorem ipsum " * 20}, "finish_reason": None}]}  # fmt: skip
+    text = ("data: " + json.dumps(chunk) + "\n\n") * 200
+    client = proxied.openai(file="x.sse", text=text, step=1_000, pause=0.005)
+    stream = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
+    got: list[Any] = []
+    with pytest.raises(openai.APIError, match="gets no more") as cut:
+        got.extend(stream)
+    assert cut.value.body["code"] == "requested_usage_exceeds_limit"
+    assert 400 < sum(len(one.choices[0].delta.content) for one in got) <= 600
+    (event,) = proxied.events()
+    assert event["outcome"] == "aborted"
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "status", "field"),
+    [("x-allotment-customer", 400, "x-allotment-customer"), ("x-allotment-feature", 400, "x-allotment-feature")],
+)
+def test_a_call_that_says_not_whose_it_is_is_refused(proxied: Proxied, leave_out: str, status: int, field: str) -> None:
+    headers = {name: value for name, value in proxied.headers().items() if name != leave_out}
+    answer = httpx.post(proxied.url("openai") + "/v1/chat/completions", json={}, headers=headers)
+    assert (answer.status_code, answer.json()["field"]) == (status, field)
+    assert not proxied.provider.seen
+
+
+def test_odd_requests_are_answered_clearly(proxied: Proxied) -> None:
+    nowhere = httpx.post(f"http://127.0.0.1:{proxied.port}/elsewhere/v1", json={}, headers=proxied.headers())
+    assert (nowhere.status_code, nowhere.json()["code"]) == (404, "route_not_found")
+    rebound = httpx.post(
+        proxied.url("openai") + "/v1/chat/completions", json={}, headers=proxied.headers() | {"host": "evil.example"}
+    )
+    assert rebound.status_code == 421
+    assert not proxied.provider.seen
+    free = httpx.get(proxied.url("openai") + "/v1/models")
+    assert free.status_code == 200
+    with socket.create_connection(("127.0.0.1", proxied.port)) as noise:
+        noise.sendall(b"\x16\x03\x01garbage\r\n\r\n")
+        noise.settimeout(5)
+        assert b"HTTP/1.1 200" not in noise.recv(1_000)
+    proxied.openai(file="openai-chat-1.json").chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    proxied.events()
+
+
+def test_no_prompt_and_no_answer_is_ever_logged_or_kept(proxied: Proxied) -> None:
+    secret = "the-secret-of-this-prompt"
+    messages = [{"role": "user", "content": secret}]
+    proxied.openai(file="openai-chat-1.json").chat.completions.create(model="gpt-4o", messages=messages)
+    proxied.events()
+    assert secret not in proxied.agent.program.said()
+    for path in proxied.agent.data.iterdir():
+        assert secret.encode() not in path.read_bytes()
