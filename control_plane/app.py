@@ -36,25 +36,6 @@ def create_app(database: Database, clock: Clock, retention_ms: int = RETENTION_M
     Args:
         retention_ms: for how long records of what is over are kept.
     """
-    feed = ChangeFeed()
-    doorkeeper = Doorkeeper(database, clock)
-
-    @contextlib.asynccontextmanager
-    async def background(app: Litestar) -> AsyncIterator[None]:
-        async def run() -> None:
-            try:
-                await run_background(database, clock, feed, doorkeeper, retention_ms)
-            except Exception:
-                # Leases would not expire and watches not wake: /healthz says so, and whoever watches it restarts us.
-                _logger.exception("the background has failed")
-                app.state.healthy = False
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run)
-            yield
-            tasks.cancel_scope.cancel()
-
-    state = State({"database": database, "clock": clock, "feed": feed, "healthy": True, "doorkeeper": doorkeeper})
     return Litestar(
         # In one router: Litestar 2.25 wraps a handler in a thread twice when its path is registered piece by piece.
         route_handlers=[Router("/", route_handlers=ALL_HANDLERS)],
@@ -62,13 +43,45 @@ def create_app(database: Database, clock: Clock, retention_ms: int = RETENTION_M
         dependencies={"context": Provide(provide_context, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
         before_send=[add_security_headers, log_access],
-        lifespan=[background],
+        lifespan=[_background],
         openapi_config=openapi_config(_version()),
         plugins=[TuplesOfOneKind()],
         request_max_body_size=BODY_BYTES_MAX,
-        state=state,
+        state=new_state(database, clock, retention_ms),
         logging_config=None,
     )
+
+
+def new_state(database: Database, clock: Clock, retention_ms: int = RETENTION_MS) -> State:
+    """All that one application knows and another does not: given this, one that was shut down begins anew."""
+    return State(
+        {
+            "database": database,
+            "clock": clock,
+            "feed": ChangeFeed(),
+            "healthy": True,
+            "doorkeeper": Doorkeeper(database, clock),
+            "retention_ms": retention_ms,
+        }
+    )
+
+
+@contextlib.asynccontextmanager
+async def _background(app: Litestar) -> AsyncIterator[None]:
+    state = app.state
+
+    async def run() -> None:
+        try:
+            await run_background(state.database, state.clock, state.feed, state.doorkeeper, state.retention_ms)
+        except Exception:
+            # Leases would not expire and watches not wake: /healthz says so, and whoever watches it restarts us.
+            _logger.exception("the background has failed")
+            state.healthy = False
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 def _version() -> str:

@@ -13,7 +13,7 @@ import trio
 from litestar import Litestar
 from sqlalchemy import Connection, event, exc
 
-from control_plane.app import create_app
+from control_plane.app import create_app, new_state
 from control_plane.store.database import Database
 from tests.simulation.chronicle import Chronicle
 from tests.simulation.faults import Blow, Fuse, Killed
@@ -21,6 +21,9 @@ from tests.simulation.moments import ServerClock
 
 DOING: ContextVar[str] = ContextVar("doing", default="background")
 """What a statement is made for: the operation, and the number of the message that it answers."""
+
+_SPARE: list[Litestar] = []
+"""Applications of processes that ended. Their routes take longer to read than a world takes for a virtual minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Replica:
             database = Database(self._url, pause=lambda _: None)
             self.open = True
             self._wire(database)
-            app = create_app(database, self._clock)
+            app = application(database, self._clock)
             try:
                 async with app.lifespan():
                     self._app = app
@@ -80,6 +83,7 @@ class Replica:
                 self.die()
             finally:
                 self._app = None
+                _SPARE.append(app)
                 database.dispose()
                 self.open = False
             await trio.sleep(self._dice.uniform(0.2, 3.0))
@@ -97,7 +101,7 @@ class Replica:
 
     async def serve(self, request: httpx.Request, doing: str) -> Answer | None:
         """The application's answer; ``None`` when the process died over it."""
-        app = self._app
+        app, life = self._app, self._killed
         if app is None:
             return None
         DOING.set(doing)
@@ -115,7 +119,7 @@ class Replica:
                     raise
             finally:
                 self._scopes.discard(scope)
-        return None if self._app is not app else answer
+        return None if self._app is None or self._killed is not life else answer
 
     def _wire(self, database: Database) -> None:
         """Let fuses burn with every statement and commit of this process."""
@@ -149,3 +153,12 @@ class Replica:
             self._chronicle.happened(f"control plane killed {blow.value}", doing)
             self.die()
             raise Killed
+
+
+def application(database: Database, clock: ServerClock) -> Litestar:
+    """One that knows nothing but its database and its clock."""
+    if not _SPARE:
+        return create_app(database, clock)
+    app = _SPARE.pop()
+    app.state = new_state(database, clock)
+    return app
