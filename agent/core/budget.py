@@ -256,10 +256,14 @@ class Allowance:
             self.reserved_since = 0
             self.since_ms = now_ms
 
-    def deny(self, denial: Denial, now_ms: int, asked_at_ms: int) -> None:
-        """Remember a refusal for a while, so that a dry allowance does not cause a storm of asks."""
+    def deny(self, denial: Denial, now_ms: int, asked_at_ms: int, *, batch: bool) -> None:
+        """Remember a refusal for a while, so that a dry allowance does not cause a storm of asks.
+
+        Args:
+            batch: all who asked are of low priority; it says nothing to the others.
+        """
         self.denial = denial
-        self.denied_batch = self.ask_batch
+        self.denied_batch = batch
         self.denied_until_ms = now_ms + max(50, denial.retry_in_ms)
         self.stand(denial.standing, denial.window_end_ms, asked_at_ms + denial.window_left_ms)
 

@@ -8,9 +8,9 @@ from agent.core.kinds import new_lease
 from agent.core.leases import Lease
 from agent.operations.admit import seek_lease
 from agent.operations.park import try_again
-from protocol.entitlements import InFlight
+from protocol.entitlements import InFlight, Priority
 from protocol.leases import Denial, Grant, Standing
-from protocol.uplink_messages import SyncReply, SyncRequest
+from protocol.uplink_messages import FirstCall, SyncReply, SyncRequest
 
 PASSED_OVER_MS = 1_000
 """How long an ask rests that the control plane neither granted nor denied."""
@@ -40,8 +40,9 @@ def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms
     for grant in reply.grants:
         _granted(books, grant, asked_at_ms, now_ms)
         touched.add(grant.customer)
+    calls = {call.leases: call for named in request.customers for call in named.first_calls}
     for denial in reply.denials:
-        _denied(books, denial, asked_at_ms, now_ms)
+        _denied(books, denial, calls.get(denial.lease.rpartition(".")[0]), asked_at_ms, now_ms)
         touched.add(denial.customer)
     for named in request.customers:
         books.customer(named.customer).first_call = None
@@ -80,10 +81,12 @@ def _granted(books: Books, grant: Grant, asked_at_ms: int, now_ms: int) -> None:
     books.waiting_for_disk.add(grant.customer)
 
 
-def _denied(books: Books, denial: Denial, asked_at_ms: int, now_ms: int) -> None:
+def _denied(books: Books, denial: Denial, call: FirstCall | None, asked_at_ms: int, now_ms: int) -> None:
+    """``call``: the first call that asked, if one did."""
     asked = _answered(books, denial.lease)
     allowance = asked or books.allowance((denial.customer, denial.counter, denial.scope_value), now_ms)
-    allowance.deny(denial, now_ms, asked_at_ms)
+    batch = allowance.ask_batch if call is None else call.priority is Priority.BATCH
+    allowance.deny(denial, now_ms, asked_at_ms, batch=batch)
     if allowance.purpose is Purpose.NOW and denial.exhausted:
         _seek_to_finish(books, allowance, now_ms)
 

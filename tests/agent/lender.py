@@ -129,7 +129,8 @@ class Lender:
                 for index, limit in enumerate(entitlement.limits):
                     if limit.is_leased and limit in limits_on_path((limit,), first.feature, meters, first.subject.role):
                         key = (named.customer, limit.counter, scope_value(limit, first.subject, first.tags))
-                        wish = Ask(f"{first.leases}.{index}", key[1], key[2], meters[limit.meter])
+                        need = meters[limit.meter]
+                        wish = Ask(f"{first.leases}.{index}", key[1], key[2], need, priority=first.priority)
                         self._lend(wish, key, grants, denials)
             for ask in named.asks:
                 self.asked.append(ask)

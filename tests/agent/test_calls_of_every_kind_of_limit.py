@@ -380,6 +380,17 @@ def test_ask_of_low_priority_says_so_and_its_refusal_holds_nobody_else_up(bench,
     assert caller.reserve(10).has_access
 
 
+def test_first_call_of_low_priority_that_is_refused_holds_nobody_else_up(bench, caller) -> None:
+    bench.entitle(FLOOR)
+    bench.lender.direct["acme", FLOOR.counter, ""] = 60
+    assert caller.once(10, 100, priority=Priority.BATCH) is None
+    bench.sync()
+    assert caller.once(10, 0, priority=Priority.BATCH).code is Code.USAGE_LIMIT_REACHED
+    assert caller.once(30, 100) is None, "what others may have is not used up"
+    bench.sync()
+    assert caller.reserve(30).has_access
+
+
 def test_interactive_call_makes_an_ask_that_has_not_left_its_own(bench, caller) -> None:
     bench.entitle(FLOOR)
     bench.books.customer("acme").entitle(bench.lender.entitlements["acme"], 0)
