@@ -106,7 +106,7 @@ def test_call_in_flight_finishes_beyond_the_limit_where_a_new_one_may_not_begin(
 
 
 def test_batch_calls_leave_the_floor_on_every_host(two_hosts) -> None:
-    """The floor is kept by what is lent. What a host has on lease may serve any call, so the second comes afterwards."""
+    """The floor is kept by what is lent. What a host has on lease serves any call, so the second comes afterwards."""
     customer, (one, two) = two_hosts(("tokens", "output_tokens", 100, "day", {"batch_floor": 40}), know=1)
     assert one.reserve(customer, "chat", amounts={"output_tokens": 60}, priority="batch", deadline_ms=8_000).allowed
     refused = two.reserve(customer, "chat", amounts={"output_tokens": 10}, priority="batch", deadline_ms=8_000)

@@ -141,8 +141,9 @@ def run_mutations(options: argparse.Namespace) -> dict[str, Outcome | None]:
 
 
 def hunt(mutation: str) -> Outcome | None:
-    """The first seed that catches it."""
-    for number in range(len(SUITE)):
+    """The first seed that catches it; where it was caught soonest is looked first."""
+    likely = next(one.world for one in MUTATIONS if one.name == mutation)
+    for number in sorted(range(len(SUITE)), key=lambda number: number != likely):
         outcome = one_of_the_suite(number, mutation)
         if outcome.breaches:
             return outcome
