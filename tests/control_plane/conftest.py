@@ -24,19 +24,20 @@ from control_plane.store.database import Connection, Database
 from control_plane.store.tables import metadata
 
 NOW_MS = 1_790_000_000_000  # 2026-09-21T13:33:20Z
+_MADE = ("generations", "seal_keys")  # every database has rows in these from its first migration on
+_KEEP = "CREATE SCHEMA as_made;" + "".join(f"CREATE TABLE as_made.{name} AS TABLE {name};" for name in _MADE)
 # Only what has rows; a file is made anew only where much was written: deleting a few rows takes a tenth of that time.
-_MADE = {"generations", "seal_keys"}  # every database has these from its first migration on
 _EMPTY = f"""
 DO $$ DECLARE name text; filled boolean; BEGIN
   SET LOCAL session_replication_role = replica;  -- in any order
-  FOREACH name IN ARRAY ARRAY[{", ".join(f"'{table}'" for table in sorted({*metadata.tables} - _MADE))}] LOOP
+  FOREACH name IN ARRAY ARRAY[{", ".join(f"'{table}'" for table in sorted(metadata.tables))}] LOOP
     EXECUTE format('SELECT EXISTS (SELECT FROM %I)', name) INTO filled;
     IF pg_relation_size(name::regclass) > 200000 THEN EXECUTE format('TRUNCATE %I', name);
     ELSIF filled THEN EXECUTE format('DELETE FROM %I', name); END IF;
   END LOOP;
-  PERFORM setval(format('%I', sequencename)::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL;
-  DELETE FROM generations WHERE generation > 1;
-  DELETE FROM seal_keys WHERE seal_key > 1;
+  PERFORM setval(format('%I', sequencename)::regclass, 1, false) FROM pg_sequences
+    WHERE last_value IS NOT NULL AND schemaname = 'public';
+  {"".join(f"INSERT INTO {name} SELECT * FROM as_made.{name};" for name in _MADE)}
 END $$
 """.encode()
 _IN_MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -72,6 +73,8 @@ def postgresql_migrated(postgresql_server: str) -> str:
     database = Database(url)
     database.migrate()
     database.dispose()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_KEEP.encode())
     return url
 
 
