@@ -59,10 +59,11 @@ def plane(run: Session) -> Iterator[ControlPlane]:
     """The control plane that all tests share; each brings its own customers."""
     one = ControlPlane(run.root / "plane")
     run.planes.append(one)
-    one.start()
-    one.load_catalog()
-    yield one
-    one.stop()
+    try:
+        one.start().load_catalog()
+        yield one
+    finally:
+        one.stop()
 
 
 @pytest.fixture
@@ -70,10 +71,11 @@ def own_plane(run: Session) -> Iterator[ControlPlane]:
     """A control plane of the test's own, to be killed."""
     one = ControlPlane(run.root / f"p{secrets.token_hex(3)}")
     run.planes.append(one)
-    one.start()
-    one.load_catalog()
-    yield one
-    one.stop()
+    try:
+        one.start().load_catalog()
+        yield one
+    finally:
+        one.stop()
 
 
 @pytest.fixture
@@ -112,9 +114,13 @@ def two_agents(run: Session, plane: ControlPlane) -> Iterator[list[Agent]]:
         Agent(run.root / number, plane, f"agent-{number}") for number in (secrets.token_hex(3), secrets.token_hex(3))
     ]
     run.agents.extend(made)
-    yield [agent.start() for agent in made]
-    for agent in made:
-        agent.kill()
+    try:
+        for agent in made:
+            agent.spawn()
+        yield [agent.answers() for agent in made]
+    finally:
+        for agent in made:
+            agent.kill()
 
 
 def reserve_and_settle(client: Client, customer: str, tokens: int) -> Decision:

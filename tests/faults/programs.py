@@ -23,6 +23,7 @@ import httpx
 from allotment import Client, StatusReport
 
 WITHIN_S = 20.0
+START_S = 60.0  # on a machine that does much else
 BIN = Path(sys.executable).parent
 FEATURE = {"feature": "chat"}
 HUGE = 10**12
@@ -127,7 +128,7 @@ class ControlPlane:
             },
         )
         self.program.spawn()
-        until("the control plane is ready", self._ready)
+        until("the control plane is ready", self._ready, START_S)
         return self
 
     def _ready(self) -> bool:
@@ -198,7 +199,8 @@ class ControlPlane:
         return sum(item["lent"] + item["in_flight"] for item in self.get(f"/v1/customers/{customer}/balances")["items"])
 
     def stop(self) -> None:
-        self.program.kill()
+        if self.program is not None:
+            self.program.kill()
 
 
 @dataclass
@@ -250,7 +252,7 @@ class Agent:
 
     def answers(self) -> Agent:
         """Wait until it does."""
-        until("the agent answers", self._answers)
+        until("the agent answers", self._answers, START_S)
         return self
 
     def _answers(self) -> bool:
