@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# One more than there are cores, five at most: tests of real processes wait for these half of their time.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 5)))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint model bench kill-rounds stop-and-restart convergence simulate large-books compare clean
@@ -15,7 +17,7 @@ run: $(READY) ## Meter a real LLM workload with three real agents, kill one, and
 	@$(BIN)/python -m examples.quickstart
 
 test: $(READY) ## Run every test: rules, programs, faults, both databases, Kubernetes, style.
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## Check formatting, lint, types and layers alone.
 	$(BIN)/ruff format --check .

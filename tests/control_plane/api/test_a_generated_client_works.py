@@ -15,21 +15,33 @@ pytestmark = pytest.mark.slow
 SETTINGS = {"sizes": [512, 1024], "quality": 0.8, "watermark": None}
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[str, Path]:
+    """Where the packages are that were generated, by the document."""
+    return {}
+
+
 @pytest.fixture
-def generated(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of the generated package."""
-    document = httpx.get(f"{served.url}/schema/openapi.json", headers=served.headers)
-    (tmp_path / "openapi.json").write_text(document.text)
-    command = [Path(sys.executable).parent / "openapi-python-client", "generate", "--meta", "none"]
-    command += ["--path", "openapi.json", "--output-path", "made_from_openapi"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout
-    warned = {line.split("parsing ")[1] for line in done.stdout.splitlines() if line.startswith("WARNING parsing")}
-    assert all("agents_uplink" in warning for warning in warned), "only what speaks msgpack is left out"
-    monkeypatch.syspath_prepend(tmp_path)
+def generated(served: Any, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the generated package. The same document is not given to the generator twice."""
+    document = httpx.get(f"{served.url}/schema/openapi.json", headers=served.headers).text
+    if document not in made:
+        generate(document, tmp_path)
+        made[document] = tmp_path
+    monkeypatch.syspath_prepend(made[document])
     for name in [name for name in sys.modules if name.startswith("made_from_openapi")]:
         monkeypatch.delitem(sys.modules, name)
     return "made_from_openapi"
+
+
+def generate(document: str, folder: Path) -> None:
+    (folder / "openapi.json").write_text(document)
+    command = [Path(sys.executable).parent / "openapi-python-client", "generate", "--meta", "none"]
+    command += ["--path", "openapi.json", "--output-path", "made_from_openapi"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
+    warned = {line.split("parsing ")[1] for line in done.stdout.splitlines() if line.startswith("WARNING parsing")}
+    assert all("agents_uplink" in warning for warning in warned), "only what speaks msgpack is left out"
 
 
 def test_a_generated_client_subscribes_a_customer_and_reads_what_it_may_use(served: Any, generated: str) -> None:
