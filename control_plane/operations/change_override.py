@@ -8,7 +8,7 @@ import msgspec
 
 from control_plane.core.credit_features import free_violations
 from control_plane.core.entitlements import resolve
-from control_plane.core.feature_values import value_violations
+from control_plane.core.feature_values import VALUES_BYTES_MAX, value_violations, values_bytes
 from control_plane.core.overrides import OverrideBody
 from control_plane.operations.author import Author
 from control_plane.operations.change_customer import require_customer
@@ -58,8 +58,8 @@ def put_override(
         customer, override, serial, body, wanted.reason, author.token, author.now_ms, from_ms, wanted.until_ms
     )
     overrides.add(connection, row)
-    if checked.enabled:
-        _require_balance(connection, row)
+    if checked.feature is not None:
+        _require_sound(connection, row, checked)
     said = {"body": msgspec.json.decode(body), "reason": wanted.reason, "from_ms": from_ms, "until_ms": row.until_ms}
     author.write_down(connection, "override.put", override, said, customer)
     author.change_entitlement(connection, customer, "override.put")
@@ -88,11 +88,15 @@ def require_override(connection: Connection, customer: str, override: str) -> Ov
     return known
 
 
-def _require_balance(connection: Connection, made: OverrideRow) -> None:
-    """Raises: Violation: it would switch on a credit feature whose calls burn nothing."""
+def _require_sound(connection: Connection, made: OverrideRow, body: OverrideBody) -> None:
+    """Raises: Violation: it would switch on a credit feature whose calls burn nothing, or make values too large."""
     document = resolve(facts_of(connection, [made.customer])[made.customer], made.from_ms)
-    for wrong in free_violations(document.features, document.limits, document.rates):
-        raise Violation("enabled", wrong.problem, f"a plan that has {wrong.expected}")
+    size = 0 if body.value is None else values_bytes(document.features)
+    if size > VALUES_BYTES_MAX:
+        raise Violation("value", f"makes {size} bytes with the other features'", f"at most {VALUES_BYTES_MAX} together")
+    if body.enabled:
+        for wrong in free_violations(document.features, document.limits, document.rates):
+            raise Violation("enabled", wrong.problem, f"a plan that has {wrong.expected}")
 
 
 def _checked(connection: Connection, wanted: OverrideOrder) -> OverrideBody:

@@ -86,3 +86,30 @@ def test_true_is_not_one(admin: Any) -> None:
         for value in (1, True, 1.0, True, {"a": 1, "b": 2}, {"b": 2, "a": 1})
     ]
     assert versions == [1, 2, 3, 4, 5, 5]
+
+
+def test_the_values_of_a_customer_are_bounded_together(admin: Any) -> None:
+    """An agent answers with all of them in one message."""
+    names = [f"f{at}" for at in range(17)]
+    for name in names:
+        admin.put(f"/v1/features/{name}", {"name": name, "kind": "static"})
+
+    def plan(*features: str) -> dict[str, Any]:
+        return {"name": "x", "features": [{"feature": name, "value": "x" * 4_000} for name in features]}
+
+    assert admin("PUT", "/v1/plans/all", json=plan(*names)).json()["field"] == "features"
+    admin.put("/v1/plans/pro", plan(*names[:16]))
+    admin.put("/v1/add-ons/large", plan(names[16]))
+    admin.put("/v1/add-ons/small", {"name": "x", "features": [{"feature": names[16], "value": "small"}]})
+    admin.put("/v1/customers/acme", {"name": "Acme"})
+
+    def refused(path: str, body: Any) -> str:
+        answer = admin("PUT", f"/v1/customers/acme/{path}", json=body)
+        assert answer.status_code == 400
+        return str(answer.json()["field"])
+
+    assert refused("subscription", {"plan": "pro", "add_ons": [{"add_on": "large"}]}) == "add_ons"
+    admin.put("/v1/customers/acme/subscription", {"plan": "pro", "add_ons": [{"add_on": "small"}]})
+    override = {"feature": names[0], "value": "y" * 4_000, "reason": "as large as before"}
+    admin.put("/v1/customers/acme/overrides/same", override)
+    assert refused("overrides/more", {**override, "feature": names[16]}) == "value"
