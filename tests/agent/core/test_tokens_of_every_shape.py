@@ -233,6 +233,11 @@ def test_a_documented_shape_is_understood_whole(shape: str) -> None:
     assert usage.usage_source is (UsageSource.NONE if shape == "Vertex images" else UsageSource.PROVIDER)
 
 
+def test_what_nobody_knows_and_holds_no_number_is_no_trouble() -> None:
+    assert used(chat(prompt_tokens=1, more={"a": [{"b": "x", "c": 0}], "d": True}, tier="fast")).troubles == ()
+    assert used(chat(prompt_tokens=1, more=[[[[[["deep"]]]]]])).troubles == ("usage.more is not understood",)
+
+
 def test_so_many_calls_of_tools_are_told_apart_and_the_rest_is_reported() -> None:
     calls = [{"index": at} for at in range(5_000)]
     usage = used({"choices": [{"message": {"tool_calls": calls}}], "usage": {"prompt_tokens": 1}})

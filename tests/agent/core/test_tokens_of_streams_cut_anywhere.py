@@ -115,6 +115,14 @@ def event(kind: str, payload: object) -> bytes:
     return message(json.dumps(payload).encode(), message_type="event", event_type=kind)
 
 
+@given(st.binary(max_size=40), st.binary(max_size=40))
+def test_whatever_stands_in_amazons_framing_is_read(headers: bytes, payload: bytes) -> None:
+    prelude = (16 + len(headers) + len(payload)).to_bytes(4, "big") + len(headers).to_bytes(4, "big")
+    data = prelude + zlib.crc32(prelude).to_bytes(4, "big") + headers + payload
+    usage = read(data + zlib.crc32(data).to_bytes(4, "big"), METADATA)
+    assert usage.tokens == {"input": 3, "output": 9}
+
+
 @pytest.mark.parametrize("name", [name for name in STREAMS if name.startswith("anthropic")])
 def test_amazons_framing_of_invoke_comes_to_the_same(name: str) -> None:
     data = b"".join(
