@@ -230,6 +230,12 @@ def test_slices_are_held_before_they_are_used(
     assert held <= max(SLICE_TOKENS * choices, spent * 1.1 + 2 * SLICE_TOKENS)
 
 
+def test_a_stream_that_ran_ahead_of_its_slice_is_caught_up_with() -> None:
+    assert Estimates().next_slice("m", Prompt(1), 5_000, 512) == 5_000 + SLICE_TOKENS
+    assert Estimates().next_slice("m", Prompt(1, output_max=2_000), 5_000, 512) == 2_000
+    assert Estimates().next_slice("m", Prompt(1, output_max=2_000), 5_000, 2_000) is None
+
+
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_call_that_broke_off_is_charged_for_what_was_said_and_streamed(name: str) -> None:
     estimates, prompt = Estimates(), Prompt(4_000)

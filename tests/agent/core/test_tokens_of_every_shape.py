@@ -271,7 +271,7 @@ LINES: dict[str, tuple[dict[str, Any], dict[str, int], Outcome]] = {
         {"input": 3, "output": 4}, Outcome.COMPLETE,
     ),
     "OpenAI, failed": (
-        {"id": "batch_req_2", "custom_id": "b", "response": {"status_code": 500, "body": {"error": {}}}, "error": None},
+        {"id": "batch_req_2", "custom_id": "b", "response": {"status_code": 400, "body": {"error": {}}}, "error": None},
         {}, Outcome.ERROR,
     ),
     "Anthropic": (
