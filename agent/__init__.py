@@ -11,4 +11,5 @@ store        remembers: the journal on disk, and who this agent is
 operations   does: one verb a file
 background   repeats: the journal's writer, sync, watch, the tick
 api          speaks: frames and HTTP on local sockets
+proxy        speaks: model calls, passed on and metered
 """

@@ -22,7 +22,7 @@ import openai
 import pytest
 from google import genai
 
-from tests.faults.conftest import Agent, a_free_port
+from tests.faults.programs import Agent, a_free_port
 
 RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 CHAT_STREAM = (RECORDED / "openai-chat-stream-1.sse").read_bytes()
