@@ -21,6 +21,10 @@ from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS
 
 DEADLINE_MS = 2_000
 
+LONG_ANSWER_TOKENS = 2_048
+"""What is held at most of an answer that comes whole and is not bounded by its request, unless the worst is wanted. To
+hold all that a model could say would refuse whoever has a small limit."""
+
 
 class MeteredCall:
     """Holds, watches and accounts for one call.
@@ -129,9 +133,14 @@ class MeteredCall:
         return reply
 
     def _first_output(self) -> int:
+        if not self._target.answers_in_tokens:
+            return 0
         if self._streams:
             return self._estimates.first_slice(self._prompt)
-        return self._estimates.output_tokens(self._model, self._prompt, self._bound)
+        most = self._estimates.output_tokens(self._model, self._prompt, self._bound)
+        if self._bound is Bound.P95 and self._prompt.output_max is None:
+            return min(most, LONG_ANSWER_TOKENS * self._prompt.choices)
+        return most
 
     def _next(self, held: int) -> int | None:
         assert self._reader is not None

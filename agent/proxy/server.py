@@ -31,6 +31,9 @@ CONNECTIONS_MAX = 2_000
 RECEIVE_BYTES = 64 * 1024
 HEAD_BYTES_MAX = 64 * 1024
 IDLE_S = 75.0
+UNREAD_S = 120.0
+"""How long a caller may leave its answer unread."""
+
 REQUEST_S = 60.0
 """How long a request may take to arrive."""
 
@@ -237,7 +240,10 @@ class _Caller:
     async def _send(self, event: h11.Event) -> None:
         data = self._h11.send(event)
         if data:
-            await self._stream.send_all(data)
+            with trio.move_on_after(UNREAD_S) as waiting:
+                await self._stream.send_all(data)
+            if waiting.cancelled_caught:
+                raise trio.BrokenResourceError("the caller does not read its answer")
 
 
 Finish = Callable[[Settle | Release], None]

@@ -21,6 +21,7 @@ _FREE = re.compile(
     r"(/count_tokens|:countTokens|/input_tokens|/tokenize|/cancel)\Z"
     r"|/(files|uploads|batches|vector_stores|fine_tuning|containers|moderations|cachedContents)(/|\Z|\?)"
 )
+_OTHER_ANSWERS = re.compile(r"/embeddings\Z|:(batch)?embed|/audio/|/images/|/rerank\Z", re.IGNORECASE)
 _SERVED_IN_CHUNKS = ("/chat/completions", "/completions")
 
 
@@ -35,6 +36,11 @@ class Target(NamedTuple):
     provider: str
     url: str
     path: str
+
+    @property
+    def answers_in_tokens(self) -> bool:
+        """Whether the answer is made of output tokens: what is embedded or transcribed, for one, is not."""
+        return _OTHER_ANSWERS.search(self.path.partition("?")[0]) is None
 
     @property
     def says_usage_if_asked(self) -> bool:
