@@ -83,6 +83,13 @@ def test_any_server_sent_framing_comes_to_the_same(name: str, how: str) -> None:
     assert read(*(data[at : at + 11] for at in range(0, len(data), 11))) == expected
 
 
+@pytest.mark.parametrize("ends", [b"\r\n\n", b"\n\r\n", b"\r\r\n", b"\n\r", b"\r\n\r"])
+def test_line_ends_of_all_kinds_may_be_mixed_and_cut_apart(ends: bytes) -> None:
+    stream = STREAMS["openai-chat-stream-1.sse"]
+    data = b"".join(b"data: " + one + ends for one in events(stream))
+    assert read(*(data[at : at + 1] for at in range(len(data)))) == usage_of(data) == usage_of(stream)
+
+
 @pytest.mark.parametrize("name", [name for name in STREAMS if name.startswith(("gemini", "vertex"))])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_an_array_of_gemini_comes_to_the_same(name: str, indent: int | None) -> None:
