@@ -32,10 +32,15 @@ KEYS = st.sampled_from(["a", "b-2", "chat.v1", "Z"])
 TEXTS = st.text("aZ ü'\"#:-{}", min_size=1, max_size=12)
 AMOUNTS = st.integers(0, 2**40)
 
-meters = st.builds(MeterWrite, TEXTS, TEXTS, st.sampled_from(Combine))
+meters = st.builds(MeterWrite, unit=TEXTS, description=TEXTS, combine=st.sampled_from(Combine))
 features = st.builds(
     FeatureWrite, TEXTS, st.just(FeatureKind.METERED), st.sampled_from(Combine), st.booleans()
-) | st.builds(FeatureWrite, TEXTS, st.just(FeatureKind.BOOLEAN))
+) | st.builds(FeatureWrite, TEXTS, st.sampled_from([FeatureKind.BOOLEAN, FeatureKind.STATIC]))
+values = st.recursive(
+    st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | TEXTS,
+    lambda inner: st.lists(inner | st.none(), max_size=3) | st.dictionaries(TEXTS, inner | st.none(), max_size=3),
+    max_leaves=4,
+)
 prices = st.builds(
     ModelPrice,
     st.sampled_from(["gpt/x", "m-1"]),
@@ -78,11 +83,15 @@ def files(draw: st.DrawFn) -> CatalogFile:
     some_features = draw(st.dictionaries(KEYS, features, max_size=3))
     some_books = draw(st.dictionaries(KEYS, books, max_size=2))
 
+    def feature_of(key: str, kind: FeatureKind) -> PlanFeature:
+        value = values if kind is FeatureKind.STATIC else st.none()
+        roles = st.dictionaries(KEYS, st.builds(RoleTerms, st.booleans(), value), max_size=1)
+        return PlanFeature(key, draw(st.booleans()), draw(value), draw(roles))
+
     def plan() -> PlanWrite:
         found = draw(st.lists(limits(), max_size=4, unique_by=lambda limit: limit.counter))
         named = tuple(msgspec.structs.replace(limit, key=f"limit-{at}") for at, limit in enumerate(found))
         chosen = draw(st.lists(st.sampled_from(sorted(some_features)), unique=True)) if some_features else []
-        roles = st.dictionaries(KEYS, st.builds(RoleTerms, st.booleans()), max_size=1)
         rates, uses, grants = [], [], []
         for meter in some_meters:
             kind = draw(st.sampled_from(["rate", "book", "grant", "nothing"]))
@@ -95,7 +104,7 @@ def files(draw: st.DrawFn) -> CatalogFile:
                 uses.append(PriceBookUse(key, (book.overrides[0].model,), meter=meter))
         return PlanWrite(
             name=draw(TEXTS),
-            features=tuple(PlanFeature(feature, draw(st.booleans()), None, draw(roles)) for feature in chosen),
+            features=tuple(feature_of(key, some_features[key].kind) for key in chosen),
             limits=named, rates=tuple(rates), price_books=tuple(uses), grants=tuple(grants),
         )  # fmt: skip
 
