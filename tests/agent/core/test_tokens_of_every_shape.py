@@ -317,11 +317,11 @@ def anthropic(*iterations: dict[str, Any], **usage: int) -> Any:
 
 
 def test_a_model_that_declined_is_kept_apart_whether_or_not_the_total_holds_it() -> None:
-    declined = ITERATION | {"type": "message", "model": "first"}
+    declined = ITERATION | {"type": "message", "model": "first", "input_tokens": 7, "output_tokens": 1}
     served = ITERATION | {"type": "fallback_message", "model": "m"}
-    expected = (Pass("message", "first", {"input": 10, "output": 2}),)
+    expected = (Pass("message", "first", {"input": 7, "output": 1}),)
     for usage in (
-        anthropic(declined, served, input_tokens=20, output_tokens=4),
+        anthropic(declined, served, input_tokens=17, output_tokens=3),
         anthropic(declined, served, input_tokens=10, output_tokens=2),
     ):
         assert usage.tokens == {"input": 10, "output": 2}
