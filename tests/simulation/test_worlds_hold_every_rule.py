@@ -92,7 +92,6 @@ def storms() -> Iterator[Storms]:
 def breaks_nothing(outcome: Outcome) -> None:
     assert not outcome.breaches, f"seed {outcome.seed}: {outcome.breaches}\n" + "".join(outcome.tail)
     assert sum(outcome.decisions.values()) > 1_000
-    assert outcome.decisions["ok"] > 20
 
 
 @pytest.mark.parametrize("number", range(len(SUITE)))
@@ -102,6 +101,13 @@ def test_no_rule_breaks_whatever_strikes(storms: Storms, number: int) -> None:
 
 def test_much_is_allowed_while_it_storms(storms: Storms) -> None:
     assert sum(storms.of(number).decisions["ok"] for number in range(len(SUITE))) > 3_000
+
+
+def test_calls_are_allowed_all_the_same(storms: Storms) -> None:
+    """Not in each world: where agents are revoked and plans emptied, one may allow next to nothing."""
+    allowed = [storms.of(number).decisions.get("ok", 0) for number in range(len(SUITE))]
+    assert sum(allowed) > 50 * len(SUITE), allowed
+    assert sum(1 for count in allowed if count > 20) > len(SUITE) // 2, allowed
 
 
 def test_every_fault_struck_with_effect(storms: Storms) -> None:
