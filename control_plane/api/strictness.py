@@ -12,10 +12,11 @@ from litestar.params import ParameterKwarg, QueryParameter
 from protocol.violations import Violation
 
 
-def guard_shape(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def guard_shape(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Raises: Violation: an unknown query parameter, or one twice. HTTPException: 415 for a body that is not JSON.
 
-    A body sent as ``text/plain`` is what a foreign page can make a browser send without asking: never taken.
+    A body sent as ``text/plain`` is what a foreign page can make a browser send without asking: never taken. It waits
+    for nothing; a guard that is no coroutine would be run in a thread, at a quarter of what a request costs.
     """
     fields = handler.parsed_fn_signature.parameters
     if "data" in fields:
@@ -24,7 +25,7 @@ def guard_shape(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
             raise HTTPException(
                 status_code=415, detail="This path takes a JSON body: expected content-type application/json."
             )
-    if handler.opt.get("own_query"):
+    if handler.opt.get("own_query") or not connection.scope["query_string"]:
         return
     known = {
         definition.name or name
