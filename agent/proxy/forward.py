@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import httpx
@@ -155,7 +155,7 @@ class Forwarder:
             response.status_code, headers.of_answer(response.headers.raw, ours, shortened=hider is not None or events)
         )
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        async for chunk in _chunks(response.stream):
+        async for chunk in response.stream:
             if metered is not None:
                 metered.feed(chunk)
                 if metered.cut is not None:
@@ -169,11 +169,6 @@ class Forwarder:
             await caller.send(rest)
         await caller.end()
         return True
-
-
-async def _chunks(stream: httpx.AsyncByteStream) -> AsyncIterator[bytes]:
-    async for chunk in stream:
-        yield chunk
 
 
 def _request(asked: Asked, target: Target, prepared: Prepared) -> httpx.Request:

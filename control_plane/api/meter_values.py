@@ -10,6 +10,7 @@ from litestar.params import QueryParameter
 
 from control_plane.api.context import Context
 from control_plane.api.parameters import (
+    KeyPart,
     PageCursor,
     PageLimit,
     PathKey,
@@ -36,12 +37,8 @@ HourGrain = Annotated[
     Literal["hour", "day", "week", "month"] | None, QueryParameter(description="a value for each of these")
 ]
 
-_Part = (
-    Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@+~/-]{0,128}\Z")]
-    | Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-)
 _POSITION: msgspec.json.Decoder[Position] = msgspec.json.Decoder(
-    Annotated[tuple[_Part, ...], msgspec.Meta(min_length=1, max_length=GROUPS_MAX + 1)]
+    Annotated[tuple[KeyPart, ...], msgspec.Meta(min_length=1, max_length=GROUPS_MAX + 1)]
 )
 
 

@@ -34,6 +34,9 @@ QueryTag = Annotated[
 PageLimit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many items at most")]
 PageCursor = Annotated[str | None, QueryParameter(max_length=600, description="`next_cursor` of the page before")]
 
+KeyPart = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@+~/-]{0,128}\Z")] | Serial
+"""One part of a position among sums or values: a name, ``""`` for none, or an instant."""
+
 _KEY_POSITION: msgspec.json.Decoder[str] = msgspec.json.Decoder(Key)
 _SERIAL_POSITION: msgspec.json.Decoder[int] = msgspec.json.Decoder(Serial)
 

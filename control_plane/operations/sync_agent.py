@@ -1,6 +1,7 @@
 """Answers one agent's sync: who speaks, what it reports and asks, what has changed; all in one transaction.
 
-Rows are locked in one order everywhere: the agent, its customers, new events, allowances, sums, the change feed.
+Rows are locked in one order everywhere: the agent, its customers, new events, allowances, sums, meters, the change
+feed.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ class Proxied:
 
     def nothing_is_left(self) -> None:
         self.until("nothing is held any longer", lambda: self.in_flight() == 0)
-        time.sleep(0.2)
+        self.agent.uploaded()
         assert self.plane.events(self.customer) == []
 
 
