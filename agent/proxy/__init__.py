@@ -7,7 +7,6 @@ forward        one call passed on: admitted before, settled after
 call           what is held for it, seen of it, and what it comes to
 admission      operations for those who can wait for an answer
 upstreams      where calls go, and what of them costs
-attribution    whose call it is
 bodies         what is read, and what is changed, of a request
 hiding         takes the usage out of a stream whose caller did not ask for it
 headers        what of headers belongs to one connection, and what to the call

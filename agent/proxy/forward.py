@@ -8,11 +8,11 @@ from typing import Protocol
 import httpx
 import trio
 
+from agent.core.attribution import Owners, call_of
 from agent.core.estimate import Bound, Estimates
 from agent.core.problem_details import Headers, ratelimit
 from agent.proxy import admission, headers
 from agent.proxy.admission import Dispatch, is_allowed
-from agent.proxy.attribution import Owners, call_of
 from agent.proxy.bodies import Prepared, prepare
 from agent.proxy.call import MeteredCall, last_words
 from agent.proxy.hiding import UsageHider
@@ -61,7 +61,7 @@ class Forwarder:
 
     Args:
         dispatch: the agent's operations. finish: runs what must go on when a caller has gone.
-        urls: providers by name. owners, feature: see :func:`agent.proxy.attribution.call_of`.
+        urls: providers by name. owners, feature: see :func:`agent.core.attribution.call_of`.
     """
 
     def __init__(

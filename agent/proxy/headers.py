@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.proxy.attribution import PREFIX
+from agent.core.attribution import PREFIX
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import httpx
 import msgspec
 
+from agent.core.attribution import decode_owners
 from agent.core.estimate import Bound
 from agent.proxy.admission import Dispatch
-from agent.proxy.attribution import decode_owners
 from agent.proxy.forward import Forwarder
 from agent.proxy.server import CONNECTIONS_MAX, Proxy
 from agent.proxy.upstreams import DEFAULT_URLS

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.attribution import Owner, call_of, decode_owners
 from agent.core.estimate import Bound, Estimates
-from agent.proxy.attribution import Owner, call_of, decode_owners
 from agent.proxy.bodies import prepare
 from agent.proxy.call import MeteredCall
 from agent.proxy.headers import of_answer, of_request
