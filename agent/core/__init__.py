@@ -17,6 +17,7 @@ ahead          when the next window's lease is asked for
 demand         when to ask for more, when to give back
 tokens         usage of any provider, whole or streamed, to our token classes and meters
 attribution    whose call it is, by the headers of a request
+paths          what the path of a model call tells
 prompts        what the body of a request tells of its cost
 estimate       how much to hold before a call and while it streams, and what to charge when it broke off
 pace           how often to report what was used

@@ -10,13 +10,14 @@ import trio
 
 from agent.core.attribution import Owners, call_of
 from agent.core.estimate import Bound, Estimates
+from agent.core.paths import is_metered
 from agent.core.problem_details import Headers, ratelimit
 from agent.proxy import admission, headers
 from agent.proxy.admission import Dispatch, is_allowed
 from agent.proxy.bodies import Prepared, prepare
 from agent.proxy.call import MeteredCall, last_words
 from agent.proxy.hiding import UsageHider
-from agent.proxy.upstreams import Target, is_metered, target_of
+from agent.proxy.upstreams import Target, target_of
 from protocol.decisions import Decision
 from protocol.local_messages import ErrorReply, Problem, Release, Reply, Settle
 

@@ -1,11 +1,11 @@
-"""Where calls go, and which of them cost anything. Pure."""
+"""Where calls go. Pure."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from agent.core.paths import answers_in_tokens
 from protocol.violations import Violation
 
 DEFAULT_URLS = {
@@ -15,13 +15,6 @@ DEFAULT_URLS = {
 }
 """Providers by the first part of a path: ``/openai/v1/chat/completions`` goes on as ``/v1/chat/completions``."""
 
-# What is known to cost nothing, or is charged when its result is made use of. All else that is posted is metered: a
-# path that nobody here knows yet may cost.
-_FREE = re.compile(
-    r"(/count_tokens|:countTokens|/input_tokens|/tokenize|/cancel)\Z"
-    r"|/(files|uploads|batches|vector_stores|fine_tuning|containers|moderations|cachedContents)(/|\Z|\?)"
-)
-_OTHER_ANSWERS = re.compile(r"/embeddings\Z|:(batch)?embed|/audio/|/images/|/rerank\Z", re.IGNORECASE)
 _SERVED_IN_CHUNKS = ("/chat/completions", "/completions")
 
 
@@ -40,7 +33,7 @@ class Target(NamedTuple):
     @property
     def answers_in_tokens(self) -> bool:
         """Whether the answer is made of output tokens: what is embedded or transcribed, for one, is not."""
-        return _OTHER_ANSWERS.search(self.path.partition("?")[0]) is None
+        return answers_in_tokens(self.path)
 
     @property
     def says_usage_if_asked(self) -> bool:
@@ -58,8 +51,3 @@ def target_of(path: str, urls: Mapping[str, str]) -> Target:
         expected = "one of " + ", ".join(f"/{known}/..." for known in sorted(urls))
         raise Violation("", f"{ascii(path)[:80]} leads nowhere", expected, code="route_not_found")
     return Target(name, f"{urls[name].rstrip('/')}/{rest}", f"/{rest}")
-
-
-def is_metered(method: str, path: str) -> bool:
-    """Whether a call may cost anything."""
-    return method == "POST" and _FREE.search(path.partition("?")[0]) is None

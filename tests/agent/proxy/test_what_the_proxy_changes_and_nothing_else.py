@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from agent.core.attribution import Owner, call_of, decode_owners
 from agent.core.estimate import Bound, Estimates
+from agent.core.paths import is_metered
 from agent.proxy.bodies import prepare
 from agent.proxy.call import MeteredCall
 from agent.proxy.headers import of_answer, of_request
 from agent.proxy.hiding import EVENT_BYTES_MAX, UsageHider
-from agent.proxy.upstreams import is_metered, target_of
+from agent.proxy.upstreams import target_of
 from protocol.events import Outcome, UsageSource
 from protocol.local_messages import Call, Release, Settle
 from protocol.violations import Violation
