@@ -102,7 +102,7 @@ class Uplink:
 
     async def watch(self, cursor: int) -> WatchReply:
         """Wait until something may have changed since ``cursor``, or for a while."""
-        path = f"{WATCH_PATH}?cursor={cursor}&wait_ms={WATCH_WAIT_MS_MAX}"
+        path = f"{WATCH_PATH}?cursor={cursor}&wait_ms={WATCH_WAIT_MS_MAX}&entitlements=true"
         return _read(_watch_reply, await self._send("GET", path, None, {}, WATCH_WAIT_MS_MAX / 1_000 + SYNC_TIMEOUT_S))
 
     async def _send(

@@ -178,16 +178,19 @@ class SyncReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     generation: str = ""
 
 
-class WatchReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WatchReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Something may have changed: look again at these customers (msgpack).
 
     Attributes:
-        cursor: to be sent with the next watch; ``GET /v1/agents/watch?cursor=N&wait_ms=M``. A first watch sends -1 and
-            is answered at once.
+        cursor: to be sent with the next watch; ``GET /v1/agents/watch?cursor=N&wait_ms=M&entitlements=true``. A first
+            watch sends -1 and is answered at once.
         customers: whose entitlement changed since the cursor.
         recall: leases of this agent are wanted back; sync now to learn which.
         returned: capacity came back to these customers' allowances; calls that wait for some may ask again.
         reset: the cursor is unknown (too old); treat every customer as changed.
+        entitlements: what is new, for those who asked for it and where it is little: in force at once, before the sync
+            that follows all the same. A customer without one here is asked about.
+        waited_ms: how long the request had hung when the entitlements were read; their durations count from then.
     """
 
     cursor: int
@@ -195,3 +198,5 @@ class WatchReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recall: bool = False
     returned: tuple[Key, ...] = ()
     reset: bool = False
+    entitlements: tuple[Entitlement, ...] = ()
+    waited_ms: int = 0

@@ -10,6 +10,7 @@ import trio
 from agent.background.sync import WAIT_MAX_S, Syncer
 from agent.clock import Clock
 from agent.core.books import Books
+from agent.operations.adopt_sync import adopt_entitlement
 from agent.operations.park import try_again
 from agent.uplink import Uplink, UplinkDownError, UplinkRefusedError
 from protocol.uplink_messages import WatchReply
@@ -39,6 +40,7 @@ async def _watch_once(books: Books, uplink: Uplink, syncer: Syncer, clock: Clock
     )
     async for attempt in retry:
         with attempt:
+            asked_at_ms = clock.monotonic_ms()
             try:
                 reply = await uplink.watch(cursor)
             except UplinkDownError:
@@ -46,25 +48,35 @@ async def _watch_once(books: Books, uplink: Uplink, syncer: Syncer, clock: Clock
                 syncer.wake.set()
                 raise
             # The first watch only learns where "now" is; what changed before that is asked about once.
-            take_note(books, reply, everything=cursor < 0)
-            books.confirmed_at_ms = clock.monotonic_ms()
-            if books.look_again or books.report_all:
+            books.confirmed_at_ms = now_ms = clock.monotonic_ms()
+            if take_note(books, reply, asked_at_ms, now_ms, everything=cursor < 0):
                 syncer.wake.set()
             books.send_answers()
             return reply.cursor
     raise AssertionError("a retry without a limit ends only by success")
 
 
-def take_note(books: Books, reply: WatchReply, *, everything: bool = False) -> None:
-    """Mark what must be looked at again, and try again whoever waits for capacity that came back."""
+def take_note(books: Books, reply: WatchReply, asked_at_ms: int, now_ms: int, *, everything: bool = False) -> bool:
+    """Take in what is new, mark what must be asked about, and try again whoever waits for what came back.
+
+    Returns: whether to ask at once. What is in force already is asked about in a moment: when hundreds of agents hear
+    of a change, the answers to their watches are not to wait for their syncs.
+    """
     if reply.reset or everything:
         books.look_again |= {name for name, customer in books.customers.items() if customer.entitlement}
     books.look_again |= {name for name in reply.customers if name in books.customers}
     if reply.recall or reply.reset:
         books.report_all = True
+    known = [one for one in reply.entitlements if one.customer in books.customers]
+    since_ms = min(now_ms, asked_at_ms + reply.waited_ms)
+    adopted = {one.customer for one in known if adopt_entitlement(books, one, since_ms)}
+    if adopted:
+        books.wake_writer()
+        try_again(books, adopted)
     returned = {name for name in reply.returned if name in books.customers}
     if returned:
         for allowance in books.allowances.values():
             if allowance.customer in returned:
                 allowance.forget_denial()
         try_again(books, returned)
+    return books.report_all or not books.look_again <= adopted

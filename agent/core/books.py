@@ -55,6 +55,8 @@ class Customer:
 
     Attributes:
         entitlement: ``None`` until the control plane (or the journal) has said one.
+        told_version: of the newest that came with a sync; a watch may have brought a newer one, of which leases are
+            still to be heard.
         unknown_until_ms: the control plane said that there is no such customer; believed until then.
         first_call: the call that waits for the first lease, as it will be asked; ``None`` when none does. After a
             change of the plan, one that was refused before.
@@ -67,6 +69,7 @@ class Customer:
 
     name: str
     entitlement: Entitlement | None = None
+    told_version: int = 0
     features: dict[str, Feature] = field(default_factory=dict)
     meters: frozenset[str] = frozenset()
     ends_at_ms: int | None = None

@@ -8,7 +8,7 @@ from agent.core.kinds import new_lease
 from agent.core.leases import Lease
 from agent.operations.admit import seek_lease
 from agent.operations.park import try_again
-from protocol.entitlements import InFlight, Priority
+from protocol.entitlements import Entitlement, InFlight, Priority
 from protocol.leases import Denial, Grant, Standing
 from protocol.uplink_messages import FirstCall, SyncReply, SyncRequest
 
@@ -31,9 +31,8 @@ def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms
             books.leases[report.lease].reported = report
     for entitlement in reply.entitlements:
         customer = books.customer(entitlement.customer)
-        if customer.entitlement is None or entitlement.version >= customer.entitlement.version:
-            customer.entitle(entitlement, asked_at_ms)
-            books.pending.entitlements[entitlement.customer] = entitlement
+        customer.told_version = max(customer.told_version, entitlement.version)
+        if adopt_entitlement(books, entitlement, asked_at_ms):
             touched.add(entitlement.customer)
     for name in reply.unknown_customers:
         _unknown(books, name, now_ms)
@@ -56,6 +55,16 @@ def adopt_sync(books: Books, request: SyncRequest, reply: SyncReply, asked_at_ms
         books.pending.urgent = books.pending.urgent or bool(reply.grants or reply.recalls)
         books.wake_writer()
     try_again(books, touched)
+
+
+def adopt_entitlement(books: Books, entitlement: Entitlement, since_ms: int) -> bool:
+    """What a customer may use from now on, unless something newer is known; its durations count from ``since_ms``."""
+    customer = books.customer(entitlement.customer)
+    if customer.entitlement is not None and entitlement.version < customer.entitlement.version:
+        return False
+    customer.entitle(entitlement, since_ms)
+    books.pending.entitlements[entitlement.customer] = entitlement
+    return True
 
 
 def _unknown(books: Books, name: str, now_ms: int) -> None:

@@ -65,10 +65,9 @@ def _ask(lease: str, allowance: Allowance, now_ms: int) -> Ask:
 
 def _customer(books: Books, name: str, asks: list[Ask], now_ms: int, *, stopping: bool) -> CustomerSync:
     customer = books.customer(name)
-    version = customer.entitlement.version if customer.entitlement else 0
     if customer.entitlement is not None and name in books.look_again and not asks and not stopping:
         _ask_at_once(books, customer, now_ms)
-    return CustomerSync(name, version, (customer.first_call,) if customer.first_call else (), tuple(asks))
+    return CustomerSync(name, customer.told_version, (customer.first_call,) if customer.first_call else (), tuple(asks))
 
 
 def _ask_at_once(books: Books, customer: Customer, now_ms: int) -> None:

@@ -54,7 +54,9 @@ def restore(books: Books, contents: Contents, now_ms: int, shift_ms: int) -> Non
 def _entitlements(books: Books, contents: Contents, now_ms: int) -> None:
     for name, body in contents.entitlements:
         customer = books.customer(name)
-        customer.entitle(_entitlement(body), now_ms)
+        entitlement = _entitlement(body)
+        customer.entitle(entitlement, now_ms)
+        customer.told_version = entitlement.version
         customer.last_used_ms = now_ms
 
 

@@ -49,6 +49,7 @@ CURSOR_MAX = 2**62
 
 WatchCursor = Annotated[int, QueryParameter(ge=-1, le=CURSOR_MAX, description="of the watch before; -1 at first")]
 WatchWait = Annotated[int, QueryParameter(ge=0, le=WATCH_WAIT_MS_MAX, description="how long to wait at most, ms")]
+WatchEntitlements = Annotated[bool, QueryParameter(description="whether changed entitlements are to come along")]
 
 _sync_request = MsgpackDecoder(SyncRequest)
 
@@ -95,10 +96,16 @@ async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get(WATCH_PATH, opt=AGENTS, tags=TAGS, media_type=MSGPACK)
-async def watch(request: Request[Any, Any, Any], cursor: WatchCursor, wait_ms: WatchWait = 0) -> Response[bytes]:
+async def watch(
+    request: Request[Any, Any, Any],
+    cursor: WatchCursor,
+    wait_ms: WatchWait = 0,
+    entitlements: WatchEntitlements = False,
+) -> Response[bytes]:
     """Wait until something may have changed since the cursor, or for a while (msgpack)."""
     feed: ChangeFeed = request.app.state.feed
-    reply = await feed.wait(_agent(request), cursor, wait_ms)
+    arrived_ms = request.app.state.clock.now_ms() if entitlements else None
+    reply = await feed.wait(_agent(request), cursor, wait_ms, arrived_ms)
     return Response(encode_msgpack(reply), media_type=MSGPACK)
 
 

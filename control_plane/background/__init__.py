@@ -33,7 +33,7 @@ async def run_background(
     """Run everything, until cancelled."""
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(follow_changes, database, feed)
+            tasks.start_soon(follow_changes, database, feed, clock)
             tasks.start_soon(partial(reclaim, database, clock))
             tasks.start_soon(keep_doors, doorkeeper)
             tasks.start_soon(keep_entitlements, database, clock)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
+import msgspec
 
 from control_plane.store import changes
 from control_plane.store.changes import Bounds, Numbered
+from protocol.entitlements import Entitlement
 from protocol.uplink_messages import WatchReply
 
 ROWS_MAX = 20_000
@@ -41,6 +43,8 @@ class ChangeFeed:
         self._numbers: list[int] = []
         self._newest: int | None = None  # none: nothing has been read yet
         self._forgotten = 0  # rows up to here are not in memory
+        self._entitlements: dict[str, Entitlement] = {}  # as the newest rows found them
+        self._read_at_ms = 0
         self._closed = False
         self._nudge = anyio.Event()
         self._read = anyio.Event()
@@ -57,10 +61,11 @@ class ChangeFeed:
             self._newest = self._forgotten = bounds.newest
         self._tick()
 
-    def take(self, rows: Sequence[Numbered]) -> None:
-        """Newer rows, in order: wake whom they concern."""
+    def take(self, rows: Sequence[Numbered], entitlements: Mapping[str, Entitlement], now_ms: int) -> None:
+        """Newer rows, in order: wake whom they concern. ``entitlements``: of their customers, as of ``now_ms``."""
         if not rows:
             return
+        self._entitlements, self._read_at_ms = dict(entitlements), now_ms
         self._rows += rows
         self._numbers += [row.change for row in rows]
         self._newest = rows[-1].change
@@ -92,8 +97,12 @@ class ChangeFeed:
                 seat.call_off()
         self._tick()
 
-    async def wait(self, agent: str, cursor: int, wait_ms: int) -> WatchReply:
-        """What has changed since ``cursor``, as soon as something has, and after ``wait_ms`` at the latest."""
+    async def wait(self, agent: str, cursor: int, wait_ms: int, arrived_ms: int | None = None) -> WatchReply:
+        """What has changed since ``cursor``, as soon as something has, and after ``wait_ms`` at the latest.
+
+        Args:
+            arrived_ms: when the request came in, if it is to be told entitlements too.
+        """
         await self._catch_up(cursor)
         if cursor < 0:
             return WatchReply(self.newest)
@@ -103,7 +112,7 @@ class ChangeFeed:
         try:
             with anyio.move_on_after(wait_ms / 1_000):
                 while True:
-                    news = self._news(agent, cursor)
+                    news = self._news(agent, cursor, arrived_ms)
                     if news is not None:
                         return news
                     cursor = self.newest
@@ -121,7 +130,7 @@ class ChangeFeed:
             while not self._closed and (self._newest is None or cursor > self._newest):
                 await self._read.wait()
 
-    def _news(self, agent: str, cursor: int) -> WatchReply | None:
+    def _news(self, agent: str, cursor: int, arrived_ms: int | None) -> WatchReply | None:
         rows = self._rows[bisect_right(self._numbers, cursor) :]
         customers = dict.fromkeys(row.customer for row in rows if row.kind == changes.ENTITLEMENT)
         returned = dict.fromkeys(row.customer for row in rows if row.kind == changes.RETURNED)
@@ -130,7 +139,13 @@ class ChangeFeed:
             return None
         if len(customers) > CUSTOMERS_MAX or len(returned) > CUSTOMERS_MAX:
             return WatchReply(self.newest, reset=True)
-        return WatchReply(self.newest, tuple(customers), recall, tuple(returned))
+        reply = WatchReply(self.newest, tuple(customers), recall, tuple(returned))
+        if arrived_ms is None or arrived_ms > self._read_at_ms:  # what was read before it asked may be old by now
+            return reply
+        carried = tuple(self._entitlements[name] for name in customers if name in self._entitlements)
+        if not carried:
+            return reply
+        return msgspec.structs.replace(reply, entitlements=carried, waited_ms=self._read_at_ms - arrived_ms)
 
     def _sit_down(self, agent: str) -> Seat:
         seats = self._seats.setdefault(agent, [])

@@ -239,7 +239,7 @@ def test_host_without_a_share_waits_for_the_recall_of_others(bench, caller) -> N
     assert caller.once(1, patience_ms=2_000) is None
     assert not bench.books.asking, "it rests meanwhile"
     bench.lender.share = 60
-    take_note(bench.books, WatchReply(1, returned=("acme",)))
+    take_note(bench.books, WatchReply(1, returned=("acme",)), 0, 0)
     assert caller.once(1, patience_ms=2_000) is None
     bench.sync()
     assert caller.once(1).has_access

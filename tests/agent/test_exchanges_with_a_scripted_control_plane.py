@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -23,9 +24,18 @@ from agent.store.journal import GENERATION, open_journal
 from agent.store.outbox import Outbox
 from agent.uplink import QuarantinedError, Uplink, UplinkDownError, UplinkRefusedError
 from protocol.codec import MsgpackDecoder, encode_msgpack
-from protocol.entitlements import Limit
+from protocol.entitlements import CustomerStatus, Entitlement, Limit
 from protocol.local_messages import Call, Reserve, Settle
-from protocol.uplink_messages import SYNC_PATH, WATCH_PATH, EnrollRequest, HighWater, SyncReply, SyncRequest, WatchReply
+from protocol.uplink_messages import (
+    SYNC_PATH,
+    WATCH_PATH,
+    CustomerSync,
+    EnrollRequest,
+    HighWater,
+    SyncReply,
+    SyncRequest,
+    WatchReply,
+)
 from protocol.windows import WindowKind
 
 _request = MsgpackDecoder(SyncRequest)
@@ -196,7 +206,7 @@ def test_change_heard_of_while_an_exchange_is_under_way_is_asked_about_again(ben
         reply = bench.lender.answer(said)
         if len(named) == 2:
             bench.entitle(Limit("tokens", "output_tokens", 900, WindowKind.DAY), version=2)
-            take_note(stage.books, WatchReply(7, ("acme",), recall=True))
+            take_note(stage.books, WatchReply(7, ("acme",), recall=True), 0, 0)
         return httpx.Response(200, content=encode_msgpack(reply))
 
     stage = Stage(bench, tmp_path, answer)
@@ -216,6 +226,49 @@ def test_change_heard_of_while_an_exchange_is_under_way_is_asked_about_again(ben
     assert named == [{"acme"}, {"acme"}, {"acme"}]
     assert stage.books.customers["acme"].entitlement.version == 2
     assert not stage.books.look_again
+
+
+def test_an_entitlement_that_comes_with_a_watch_is_in_force_at_once_and_asked_about_after_that(bench, tmp_path) -> None:
+    bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
+    heard: list[tuple[CustomerSync, ...]] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        said = _request(await request.aread())
+        heard.append(said.customers)
+        return httpx.Response(200, content=encode_msgpack(bench.lender.answer(said)))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        async with stage.uplink:
+            stage.ask("r1")
+            await stage.syncer.exchange(stopping=False)
+            bench.entitle(Limit("tokens", "output_tokens", 900, WindowKind.DAY), version=2)
+            newer = msgspec.structs.replace(bench.lender.entitlements["acme"], ends_in_ms=1_000)
+            reply = WatchReply(7, ("acme",), entitlements=(newer,), waited_ms=30_000)
+            assert take_note(stage.books, reply, 10_000, 90_000) is False, "there is time for that"
+            acme = stage.books.customers["acme"]
+            assert (acme.entitlement.version, acme.ends_at_ms) == (2, 41_000)
+            assert stage.books.pending.entitlements["acme"].version == 2, "and on its way to disk"
+            late = msgspec.structs.replace(newer, version=1)
+            take_note(stage.books, WatchReply(8, ("acme",), entitlements=(late,)), 90_000, 90_000)
+            assert acme.entitlement.version == 2
+            await stage.syncer.exchange(stopping=False)
+            await stage.syncer.exchange(stopping=False)
+            stage.books.look_again.add("acme")
+            await stage.syncer.exchange(stopping=False)
+
+    trio.run(story)
+    stage.journal.close()
+    versions = [[named.version for named in customers] for customers in heard]
+    assert versions == [[0], [1], [], [2]], "leases are heard of as under the version that the last sync told"
+
+
+def test_an_entitlement_of_a_customer_whom_nobody_here_serves_is_not_kept(bench) -> None:
+    stranger = Entitlement("bolt", 3, CustomerStatus.ACTIVE)
+    reply = WatchReply(7, ("bolt",), entitlements=(stranger,))
+    take_note(bench.books, reply, 0, 0)
+    assert "bolt" not in bench.books.customers
 
 
 def test_what_was_to_be_said_is_said_again_when_nobody_heard_it(bench, tmp_path) -> None:

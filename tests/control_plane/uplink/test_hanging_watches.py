@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from control_plane.access import Doorkeeper
@@ -15,7 +16,11 @@ from control_plane.operations.watch_changes import ROWS_MAX, ChangeFeed
 from control_plane.store import changes
 from control_plane.store.changes import Bounds, Change, Numbered
 from control_plane.store.database import Database
+from protocol.entitlements import CustomerStatus, Entitlement
 from protocol.uplink_messages import WatchReply
+
+READ_MS = 70_000
+PAUSED = Entitlement("acme", 4, CustomerStatus.PAUSED, "pro")
 
 pytestmark = pytest.mark.anyio
 
@@ -33,19 +38,24 @@ def feed_at(newest: int) -> ChangeFeed:
 
 
 async def answer_to(
-    feed: ChangeFeed, agent: str, cursor: int, rows: list[Numbered], wait_ms: int = 5_000
+    feed: ChangeFeed,
+    agent: str,
+    cursor: int,
+    rows: list[Numbered],
+    entitlements: dict[str, Entitlement] | None = None,
+    arrived_ms: int | None = None,
 ) -> WatchReply:
     """What a watch that hangs when ``rows`` arrive is answered."""
     answers: list[WatchReply] = []
 
     async def watch() -> None:
-        answers.append(await feed.wait(agent, cursor, wait_ms))
+        answers.append(await feed.wait(agent, cursor, 5_000, arrived_ms))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
         await anyio.wait_all_tasks_blocked()
         assert not answers
-        feed.take(rows)
+        feed.take(rows, entitlements or {}, READ_MS)
     return answers[0]
 
 
@@ -54,24 +64,42 @@ async def test_news_wakes_a_watch() -> None:
     assert await answer_to(feed_at(5), "a", 5, rows) == WatchReply(7, ("acme",), False, ("bolt",))
 
 
+async def test_what_is_new_comes_along_for_those_who_asked_for_it() -> None:
+    rows = [Numbered(6, "acme", changes.ENTITLEMENT, None), Numbered(7, "bolt", changes.ENTITLEMENT, None)]
+    named = WatchReply(7, ("acme", "bolt"))
+    assert await answer_to(feed_at(5), "a", 5, rows, {"acme": PAUSED}) == named
+    told = await answer_to(feed_at(5), "a", 5, rows, {"acme": PAUSED}, READ_MS - 900)
+    assert told == msgspec.structs.replace(named, entitlements=(PAUSED,), waited_ms=900)
+
+
+async def test_what_was_read_before_a_watch_came_is_not_passed_on() -> None:
+    feed = feed_at(5)
+    feed.take([Numbered(6, "acme", changes.ENTITLEMENT, None)], {"acme": PAUSED}, READ_MS)
+    assert await feed.wait("a", 5, 5_000, READ_MS + 1) == WatchReply(6, ("acme",))
+    feed.take([Numbered(7, "acme", changes.RETURNED, None)], {}, READ_MS + 50)
+    assert not (await feed.wait("a", 5, 5_000, READ_MS)).entitlements, "nor what newer rows may have changed"
+
+
 async def test_a_recall_concerns_only_its_agent() -> None:
     recall = [Numbered(6, "acme", changes.RECALL, "b")]
     assert await answer_to(feed_at(5), "b", 5, recall) == WatchReply(6, recall=True)
     feed = feed_at(5)
-    feed.take(recall)
+    feed.take(recall, {}, READ_MS)
     assert await feed.wait("a", 5, 1) == WatchReply(6)
 
 
 async def test_what_came_between_two_watches_is_answered_at_once() -> None:
     feed = feed_at(5)
-    feed.take([Numbered(6, "acme", changes.ENTITLEMENT, None), Numbered(7, "acme", changes.ENTITLEMENT, None)])
+    feed.take(
+        [Numbered(6, "acme", changes.ENTITLEMENT, None), Numbered(7, "acme", changes.ENTITLEMENT, None)], {}, READ_MS
+    )
     assert await feed.wait("a", 5, 5_000) == WatchReply(7, ("acme",))
 
 
 async def test_unknown_positions_begin_anew() -> None:
     feed = feed_at(5)
     assert (await feed.wait("a", 4, 0)).reset
-    feed.take([Numbered(6 + at, "acme", changes.RETURNED, None) for at in range(2 * ROWS_MAX + 1)])
+    feed.take([Numbered(6 + at, "acme", changes.RETURNED, None) for at in range(2 * ROWS_MAX + 1)], {}, READ_MS)
     assert (await feed.wait("a", 5, 0)).reset
     assert not (await feed.wait("a", feed.newest - ROWS_MAX, 0)).reset
     assert (await feed.wait("a", feed.newest + 1, 0)).reset
@@ -79,7 +107,7 @@ async def test_unknown_positions_begin_anew() -> None:
 
 async def test_more_customers_than_an_answer_holds_begin_anew() -> None:
     feed = feed_at(0)
-    feed.take([Numbered(1 + at, f"c{at}", changes.ENTITLEMENT, None) for at in range(1_001)])
+    feed.take([Numbered(1 + at, f"c{at}", changes.ENTITLEMENT, None) for at in range(1_001)], {}, READ_MS)
     assert await feed.wait("a", 0, 0) == WatchReply(1_001, reset=True)
 
 
