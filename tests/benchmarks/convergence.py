@@ -1,8 +1,10 @@
 """Measures how fast a change reaches every host: a real control plane, and a fleet of real agents over loopback.
 
-Usage: convergence.py [--agents 200] [--rounds 5] [--json FILE]. A customer is paused, resumed, downgraded to a plan
-that gives nothing and upgraded again; each time it is measured how long after the admin's request was *sent* the
-decisions of each agent changed. They hear of it by their hanging watch. Exits 0 only if all heard of every change.
+Usage: convergence.py [--agents 200] [--rounds 5] [--pause 3] [--json FILE]. A customer is paused, resumed, downgraded
+to a plan that gives nothing and upgraded again; each time it is measured how long after the admin's request was
+*sent* the decisions of each agent changed. They hear of it by their hanging watch. Between two changes is a pause of
+some seconds, in which leases go home: with ``--pause 0`` a change comes while hosts are busy with the one before.
+Exits 0 only if all heard of every change.
 """
 
 from __future__ import annotations
@@ -126,6 +128,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pause", type=float, default=3.0, help="seconds between two changes")
     parser.add_argument("--json", type=Path, default=OUTPUT / "convergence.json")
     options = parser.parse_args()
     processes.clean_up_on_sigterm()
@@ -140,10 +143,16 @@ def main() -> int:
         first = fleet.wait_for("ok", begun)
         for _ in track(range(options.rounds), "changing the plan", console=Console(stderr=True)):
             for name, (change, code) in CHANGES.items():
+                time.sleep(options.pause)
                 sent = time.monotonic_ns()
                 change(plane)
                 delays[name] += fleet.wait_for(code, sent)
-    report = {"agents": options.agents, "rounds": options.rounds, "first_lease_ms": _summary(first)}
+    report = {
+        "agents": options.agents,
+        "rounds": options.rounds,
+        "pause_s": options.pause,
+        "first_lease_ms": _summary(first),
+    }
     report["changes"] = {name: _summary(sorted(found)) for name, found in delays.items()}
     _show(report)
     options.json.parent.mkdir(parents=True, exist_ok=True)
