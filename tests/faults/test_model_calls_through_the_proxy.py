@@ -3,17 +3,14 @@ they are, and counted once, however they end. The provider plays recorded answer
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import secrets
 import socket
-import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -23,88 +20,10 @@ import pytest
 from google import genai
 
 from tests.faults.programs import Agent, a_free_port
+from tests.faults.provider import RECORDED, Provider, events_of
 
-RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 CHAT_STREAM = (RECORDED / "openai-chat-stream-1.sse").read_bytes()
 MESSAGES = [{"role": "user", "content": "What is the capital of the UK?"}]
-
-
-@dataclass
-class Seen:
-    """One request that reached the provider; ``ended``: how the caller left: it stayed, or went."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    ended: str = ""
-
-
-class Provider(socketserver.ThreadingTCPServer):
-    """Plays what the header ``x-play`` asks for: a recorded answer, cut, slow, refused, or none at all."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Play)
-        self.seen: list[Seen] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Play(socketserver.StreamRequestHandler):
-    server: Provider
-
-    def handle(self) -> None:
-        line = self.rfile.readline()
-        if not line:
-            return
-        headers: dict[str, str] = {}
-        while one := self.rfile.readline().strip():
-            name, _, value = one.decode("latin-1").partition(":")
-            headers[name.lower()] = value.strip()
-        body = self.rfile.read(int(headers.get("content-length", 0)))
-        seen = Seen(line.split()[1].decode(), headers, body)
-        self.server.seen.append(seen)
-        play = json.loads(headers.get("x-play", "{}"))
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            seen.ended = self._play(play, seen) or "stayed"
-            return
-        seen.ended = "went"
-
-    def _play(self, play: dict[str, Any], seen: Seen) -> str | None:
-        if "hang" in play:  # never answers: waits for the caller to go
-            self.connection.settimeout(play["hang"])
-            return "went" if self.connection.recv(1) == b"" else None
-        name = play.get("file", "openai-chat-1.json")
-        answer = play["text"].encode() if "text" in play else (RECORDED / name).read_bytes()
-        if name.startswith("openai-chat-stream") and b"include_usage" not in seen.body:
-            answer = b"".join(e for e in _events(answer) if b'"choices":[]' not in e)
-        kind = "text/event-stream" if name.endswith(".sse") else "application/json"
-        head = (
-            f"HTTP/1.1 {play.get('status', 200)} X\r\ncontent-type: {kind}\r\nset-cookie: a=b\r\nx-request-id: r-1\r\n"
-        )
-        head += "".join(f"{name}: {value}\r\n" for name, value in play.get("headers", {}).items())
-        if name.endswith(".sse"):
-            self.wfile.write((head + "transfer-encoding: chunked\r\nconnection: close\r\n\r\n").encode())
-            step = play.get("step", 4_096)
-            for at in range(0, len(answer), step):
-                if at >= play.get("cut", len(answer)):
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    return None
-                part = answer[at : at + step]
-                self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
-                time.sleep(play.get("pause", 0))
-            self.wfile.write(b"0\r\n\r\n")
-        else:
-            self.wfile.write((head + f"content-length: {len(answer)}\r\nconnection: close\r\n\r\n").encode() + answer)
-        return None
-
-
-def _events(stream: bytes) -> list[bytes]:
-    return [event + b"\n\n" for event in stream.split(b"\n\n") if event]
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +139,7 @@ def test_a_stream_says_what_it_used_although_nobody_asked(proxied: Proxied, step
     assert all(chunk.choices for chunk in chunks), "the chunk that only says the usage was not asked for"
     assert json.loads(proxied.provider.seen[0].body)["stream_options"] == {"include_usage": True}
     (event,) = proxied.events()
-    said = next(json.loads(e[6:])["usage"] for e in _events(CHAT_STREAM) if b'"choices":[]' in e)
+    said = next(json.loads(e[6:])["usage"] for e in events_of(CHAT_STREAM) if b'"choices":[]' in e)
     assert event["amounts"]["input_tokens"] == said["prompt_tokens"]
     assert event["amounts"]["output_tokens"] == said["completion_tokens"]
     assert (event["usage_source"], event["outcome"]) == ("provider", "complete")
