@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A second one, for tests alone: what cannot be installed beside the libraries of the first.
+LITELLM := .venv-litellm
+LITELLM_READY := $(LITELLM)/.ready
 # One more than there are cores, five at most: tests of real processes wait for these half of their time.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 5)))
 
@@ -16,7 +19,7 @@ help: ## Say what each command does.
 run: $(READY) ## Meter a real LLM workload with three real agents, kill one, and audit the books (ONCE=1 exits at the end).
 	@$(BIN)/python -m examples.quickstart
 
-test: $(READY) ## Run every test: rules, programs, faults, both databases, Kubernetes, style.
+test: $(READY) $(LITELLM_READY) ## Run every test: rules, programs, faults, both databases, Kubernetes, style.
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## Check formatting, lint, types and layers alone.
@@ -52,8 +55,8 @@ large-books: $(READY) ## Measure reads beside ten million events in PostgreSQL (
 compare: $(READY) ## Set ways of sharing an allowance beside each other: a table and a plot (ARGS=--quick for a glance).
 	$(BIN)/python -m tests.comparison.run $(ARGS)
 
-clean: ## Remove the virtual environment and everything that was made.
-	rm -rf $(VENV) var tests/benchmarks/build
+clean: ## Remove the virtual environments and everything that was made.
+	rm -rf $(VENV) $(LITELLM) var tests/benchmarks/build
 
 $(READY): pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -63,3 +66,11 @@ $(READY): pyproject.toml client/pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -e ./client
 	@touch $(READY)
+
+$(LITELLM_READY): tests/environments/litellm.txt | $(READY)
+	@echo "Setting up $(LITELLM) (half a minute, once) ..."
+	@rm -rf $(LITELLM)
+	@$(BIN)/python -m venv --without-pip $(LITELLM)
+	@$(BIN)/python -m pip --python $(LITELLM) install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+	@echo "$(CURDIR)/client" > "$$($(LITELLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/allotment.pth"
+	@touch $(LITELLM_READY)
