@@ -8,7 +8,7 @@ from typing import Annotated, Any, assert_never
 
 import msgspec
 
-from protocol.events import Subject
+from protocol.events import Subject, UnfinishedCalls
 from protocol.ids import Key
 from protocol.units import METERS_MAX, TOKEN_CLASSES, Quantity, TokenClass
 from protocol.windows import UTC_CALENDAR, Calendar, Window, WindowKind, window_at
@@ -237,7 +237,7 @@ class CustomerStatus(StrEnum):
     ARCHIVED = "archived"
 
 
-class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a customer may use now. ``version`` grows with every change; the newest one wins.
 
     Attributes:
@@ -258,6 +258,7 @@ class Entitlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     meters: Annotated[tuple[Key, ...], msgspec.Meta(max_length=CATALOG_METERS_MAX)] = ()
     ends_in_ms: int | None = None
     rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
+    unfinished_calls: UnfinishedCalls = UnfinishedCalls.ESTIMATED
 
 
 def limits_on_path(

@@ -33,6 +33,19 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
 
 
+class UnfinishedCalls(StrEnum):
+    """What is charged of a call that ended before its provider had said what it used: it was aborted, it failed, or
+    its caller was never heard of again. What a provider has said always counts.
+
+    ``estimated``: the prompt and what was streamed, or all that was held where nobody knows. ``prompt``: of that only
+    the input. ``nothing``: the request alone.
+    """
+
+    ESTIMATED = "estimated"
+    PROMPT = "prompt"
+    NOTHING = "nothing"
+
+
 class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Who acts inside a customer; attribution carried on every request."""
 

@@ -20,5 +20,6 @@ attribution    whose call it is, by the headers of a request
 paths          what the path of a model call tells
 prompts        what the body of a request tells of its cost
 estimate       how much to hold before a call and while it streams, and what to charge when it broke off
+unfinished     what a plan charges of calls whose provider has not said what they used
 pace           how often to report what was used
 """

@@ -1,4 +1,5 @@
-"""Calls in flight whose life is over and whose caller said nothing: charged at what they held, and marked so.
+"""Calls in flight whose life is over and whose caller said nothing: charged at what they held, and marked so, unless
+the plan says otherwise.
 
 The provider may have billed all of it; nobody can tell. A settle that comes later is a correction of this.
 """
@@ -8,7 +9,8 @@ from __future__ import annotations
 from agent.core.books import Books
 from agent.core.derived import as_said
 from agent.core.reservations import Said
-from agent.operations.settle import conclude
+from agent.core.unfinished import as_charged
+from agent.operations.settle import conclude, policy_of
 from protocol.events import Outcome, UsageSource
 
 
@@ -24,6 +26,7 @@ def expire(books: Books, now_ms: int, wall_ms: int) -> int:
             held.call.model,
             None,
         )
+        said = as_charged(policy_of(books, held.call.customer), said)
         conclude(books, held.id, held, held.call, said, now_ms, wall_ms)
     books.counters.expired += len(over)
     return len(over)

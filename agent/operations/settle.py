@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.core.books import Books
 from agent.core.derived import as_counted
 from agent.core.reservations import Ended, Reservation, Said
+from agent.core.unfinished import as_charged
 from agent.operations.admit import require_known_meters
 from agent.operations.enter_event import (
     AfterCommit,
@@ -17,6 +18,7 @@ from agent.operations.enter_event import (
     repeat_or_correct,
     usage_event,
 )
+from protocol.events import UnfinishedCalls
 from protocol.local_messages import Call, ErrorReply, Problem, Recorded, Settle
 from protocol.rates import NO_RATES
 from protocol.units import normalise
@@ -44,6 +46,7 @@ def settle(books: Books, request: Settle, now_ms: int, wall_ms: int) -> Recorded
         return ErrorReply(error=Problem("reservation_conflict", text, "reservation"))
     model = request.model or call.model
     said = Said(amounts, request.tokens, request.usage_source, request.outcome, model, request.provider)
+    said = as_charged(policy_of(books, call.customer), said)
     if held is None and ended is not None and ended.event is not None:
         return repeat_or_correct(books, request.reservation, ended, said, wall_ms)
     if held is None and ended is None:
@@ -91,6 +94,13 @@ def conclude(
         version = held.version
     ended = Ended(name, said, call, card=card, counted=counted)
     return enter_event(books, name, ended, usage_event(name, ended, charges, wall_ms, version))
+
+
+def policy_of(books: Books, customer: str) -> UnfinishedCalls:
+    """What is charged of the customer's calls that nobody saw to their end."""
+    known = books.customers.get(customer)
+    entitlement = known.entitlement if known else None
+    return entitlement.unfinished_calls if entitlement else UnfinishedCalls.ESTIMATED
 
 
 def _within(used: dict[str, int], held: dict[str, int]) -> bool:

@@ -69,6 +69,7 @@ def compose_plan(
         rates=rates,
         price_books=price_books,
         grants=bundle.grants,
+        unfinished_calls=bundle.unfinished_calls,
     )
 
 
@@ -76,7 +77,7 @@ def authored(body: PlanBody) -> Bundle:
     """What its author wrote; of price books the versions that were pinned."""
     features = tuple(PlanFeature(one.key, one.enabled, one.value, one.by_role) for one in body.features)
     own = tuple(rate for rate in body.rates if not rate.book)
-    return Bundle(features, body.limits, own, body.price_books, body.grants)
+    return Bundle(features, body.limits, own, body.price_books, body.grants, body.unfinished_calls)
 
 
 def _check_feature(path: str, feature: PlanFeature, kinds: Mapping[str, FeatureKind], seen: set[str]) -> None:

@@ -15,6 +15,7 @@ from control_plane.core.overrides import Override
 from control_plane.core.plans import PlanBody, PlanGrant, PlanLimit
 from control_plane.core.subscriptions import Change, SubscriptionStatus, Terms, Trial
 from protocol.entitlements import CustomerStatus, Entitlement, Feature, Limit, Rate
+from protocol.events import UnfinishedCalls
 from protocol.units import QUANTITY_MAX
 from protocol.windows import Calendar, WindowKind, window_at
 
@@ -37,6 +38,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     limits: tuple[Limit, ...] = ()
     shadow: tuple[Limit, ...] = ()
     rates: tuple[Rate, ...] = ()
+    unfinished_calls: UnfinishedCalls = UnfinishedCalls.ESTIMATED
     authored: tuple[PlanLimit, ...] = ()
     sources: dict[str, tuple[Source, ...]] = {}
 
@@ -58,6 +60,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
             meters=meters,
             ends_in_ms=ends_in_ms,
             rates=self.rates,
+            unfinished_calls=self.unfinished_calls,
         )
 
 
@@ -131,6 +134,7 @@ def resolve(facts: Facts, at_ms: int) -> Document:
         limits=tuple(limit for own, limit in enforced if not own.shadow),
         shadow=tuple(limit for own, limit in enforced if own.shadow),
         rates=combining.rates(bodies),
+        unfinished_calls=facts.plans[terms.plan, terms.version].unfinished_calls,
         authored=authored,
         sources=sources,
     )

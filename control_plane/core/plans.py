@@ -19,6 +19,7 @@ from protocol.entitlements import (
     Rate,
     RoleTerms,
 )
+from protocol.events import UnfinishedCalls
 from protocol.ids import Key
 from protocol.units import Quantity
 from protocol.windows import WindowKind
@@ -109,6 +110,8 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rates: at which calls turn into meters of their own (a limit on such a meter is a credit pool). price_books:
             those of the models that it offers out of price books.
         grants: credit that comes with it.
+        unfinished_calls: what is charged of calls whose provider has not said what they used; a plan says it, for its
+            add-ons too.
     """
 
     features: Annotated[tuple[PlanFeature, ...], msgspec.Meta(max_length=FEATURES_MAX)] = ()
@@ -116,6 +119,7 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rates: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=RATES_MAX)] = ()
     price_books: Annotated[tuple[PriceBookUse, ...], msgspec.Meta(max_length=USES_MAX)] = ()
     grants: Annotated[tuple[PlanGrant, ...], msgspec.Meta(max_length=GRANTS_MAX)] = ()
+    unfinished_calls: UnfinishedCalls = UnfinishedCalls.ESTIMATED
 
 
 class PlanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,3 +131,4 @@ class PlanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rates: tuple[Rate, ...] = ()
     grants: tuple[PlanGrant, ...] = ()
     price_books: tuple[PriceBookUse, ...] = ()
+    unfinished_calls: UnfinishedCalls = UnfinishedCalls.ESTIMATED

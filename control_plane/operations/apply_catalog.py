@@ -12,8 +12,9 @@ from control_plane.operations.author import Author
 from control_plane.operations.pin_price_books import pin_price_books
 from control_plane.operations.refusals import Conflict
 from control_plane.store import catalog, customers, meter_values
-from control_plane.store.catalog import PLANS, FeatureRow, MeterRow, PlanRow, Shelf
+from control_plane.store.catalog import ADD_ONS, PLANS, FeatureRow, MeterRow, PlanRow, Shelf
 from control_plane.store.database import Connection
+from protocol.events import UnfinishedCalls
 from protocol.violations import Violation
 
 
@@ -98,6 +99,8 @@ def publish_plan(
     Raises: Violation: the plan breaks a rule of :func:`control_plane.core.catalog.compose_plan`. NotFound: it names a
         price book that there is not.
     """
+    if shelf is ADD_ONS and bundle.unfinished_calls is not UnfinishedCalls.ESTIMATED:
+        raise Violation("unfinished_calls", "is said by an add-on", "a plan that says it, for its add-ons too")
     pinned, book_rates = pin_price_books(connection, bundle.price_books)
     kinds = catalog.feature_kinds(connection)
     wanted = compose_plan(bundle, kinds, set(catalog.meter_names(connection)), pinned, book_rates)

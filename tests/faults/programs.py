@@ -168,13 +168,13 @@ class ControlPlane:
             "roomy", ("tokens-a-day", "output_tokens", HUGE, "day"), ("requests-a-month", "requests", HUGE, "month")
         )
 
-    def plan(self, plan: str, *limits: tuple[Any, ...]) -> None:
+    def plan(self, plan: str, *limits: tuple[Any, ...], **more_of_plan: Any) -> None:
         """A plan of the feature ``chat`` with limits of (key, meter, amount, window, more fields)."""
         named = [
             {"key": key, "meter": meter, "amount": amount, "window": window, **(more[0] if more else {})}
             for key, meter, amount, window, *more in limits
         ]
-        self.put(f"/v1/plans/{plan}", {"name": plan, "features": [FEATURE], "limits": named})
+        self.put(f"/v1/plans/{plan}", {"name": plan, "features": [FEATURE], "limits": named, **more_of_plan})
 
     def customer(self, plan: str = "roomy") -> str:
         """A new customer on a plan."""

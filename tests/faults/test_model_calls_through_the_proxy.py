@@ -206,6 +206,16 @@ def test_a_caller_that_goes_ends_the_call_and_pays_what_was_streamed(proxied: Pr
     assert proxied.in_flight() == 0
 
 
+def test_a_plan_may_charge_nothing_of_what_the_provider_never_said(proxied: Proxied) -> None:
+    proxied.plane.plan("kind", ("out", "output_tokens", 100_000, "month"), unfinished_calls="nothing")
+    proxied.customer = proxied.plane.customer("kind")
+    client = proxied.openai(file="openai-chat-stream-1.sse", step=300, cut=900)
+    with pytest.raises(Exception, match=r"peer closed|incomplete|disconnected|Connection"):
+        list(client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True))
+    (event,) = proxied.events()
+    assert (event["usage_source"], event["outcome"], event["amounts"]) == ("none", "aborted", {"requests": 1})
+
+
 def test_a_provider_that_breaks_off_is_not_mistaken_for_one_that_ended(proxied: Proxied) -> None:
     client = proxied.openai(file="openai-chat-stream-1.sse", step=300, cut=900)
     with pytest.raises(Exception, match=r"peer closed|incomplete|disconnected|Connection"):

@@ -68,6 +68,8 @@ def achieved(operation: str, body: bytes, answer: Answer) -> Iterator[str]:
         told = _watched(answer.body)
         if told.customers or told.recall or told.returned or told.reset:
             yield "watch that told something"
+        if told.entitlements:
+            yield "watch that told an entitlement"
         return
     if operation != "sync":
         yield f"{operation} that succeeded"
