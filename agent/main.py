@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from agent.api import frames, http
+from agent.api.authz import Authz
 from agent.api.frames import FramesDoor
 from agent.api.http import HttpDoor
 from agent.api.listeners import Listeners
@@ -57,7 +58,7 @@ def run(settings: Settings) -> None:
 async def _serve(agent: Agent, settings: Settings, listeners: Listeners, clock: SystemClock) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # from before anybody can reach us
-        _open_doors(agent, settings, listeners)
+        _open_doors(agent, settings, listeners, clock)
         gc.collect()
         gc.set_threshold(20_000, 20, 50)
         gc.freeze()  # what is here now stays; a full collection over it would stall calls for tens of milliseconds
@@ -78,9 +79,9 @@ async def _serve(agent: Agent, settings: Settings, listeners: Listeners, clock: 
             nursery.cancel_scope.cancel()
 
 
-def _open_doors(agent: Agent, settings: Settings, listeners: Listeners) -> None:
+def _open_doors(agent: Agent, settings: Settings, listeners: Listeners, clock: SystemClock) -> None:
     """Open every door; the frames' last, so that whoever sees that one finds the others open too."""
-    make_http = partial(HttpDoor, agent.dispatch, agent.is_ready)
+    make_http = partial(HttpDoor, agent.dispatch, Authz(agent.dispatch, clock.random_id), agent.is_ready)
     if settings.http_port:
         listeners.listen(listen_loopback(settings.http_port), partial(make_http, guarded=True), http.BUSY)
     try:

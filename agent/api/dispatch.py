@@ -42,7 +42,9 @@ Outcome = Reply | AfterCommit | None
 class Door(Protocol):
     """Where a request came from, and where a reply that comes later must go."""
 
-    gone: bool
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is left to tell."""
 
     def late(self, request_id: int, reply: Reply) -> None:
         """Answer the request of this id now."""

@@ -7,48 +7,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import parse_qsl
 
 import httptools
 import msgspec
 
+from agent.api.authz import Authz
 from agent.api.dispatch import Dispatch
 from agent.api.problems import probe, response
-from agent.core.problem_details import JSON
-from protocol.codec import JsonDecoder, as_violation
-from protocol.local_messages import (
-    Check,
-    ErrorReply,
-    Extend,
-    Problem,
-    Record,
-    Release,
-    Reply,
-    Request,
-    Reserve,
-    Settle,
-    Status,
-    Usage,
-)
+from agent.api.routes import ANSWER, AUTHZ, PROBES, ROUTES, Asked, request_of, require_method
+from agent.core.problem_details import JSON, Headers
+from protocol.local_messages import ErrorReply, Problem, Reply
 from protocol.violations import Violation
 
 BODY_BYTES_MAX = 256 * 1024
 HEAD_BYTES_MAX = 16 * 1024
 PIPELINED_MAX = 256
 LOCAL_HOSTS = (b"localhost", b"127.0.0.1", b"[::1]")
-
-_POSTS: dict[bytes, JsonDecoder[Request]] = {
-    b"/v1/check": JsonDecoder(Check),
-    b"/v1/reserve": JsonDecoder(Reserve),
-    b"/v1/extend": JsonDecoder(Extend),
-    b"/v1/settle": JsonDecoder(Settle),
-    b"/v1/release": JsonDecoder(Release),
-    b"/v1/record": JsonDecoder(Record),
-}
-_GETS = (b"/v1/usage", b"/v1/status")
-_PROBES = (b"/healthz", b"/readyz")
-ROUTES = b", ".join([*_POSTS, *_GETS, *_PROBES]).decode()
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BODY_TOO_LARGE = f"the body is larger than {BODY_BYTES_MAX} bytes"
@@ -69,14 +43,22 @@ class HttpDoor:
     """
 
     def __init__(
-        self, dispatch: Dispatch, ready: Callable[[], bool], send_later: Callable[[bytes], None], *, guarded: bool
+        self,
+        dispatch: Dispatch,
+        authz: Authz,
+        ready: Callable[[], bool],
+        send_later: Callable[[bytes], None],
+        *,
+        guarded: bool,
     ) -> None:
         self._dispatch = dispatch
+        self._authz = authz
         self._ready = ready
         self._send_later = send_later
         self._guarded = guarded
         self._parser = httptools.HttpRequestParser(self)
         self._answers: deque[bytes | int] = deque()  # an int is the number of a request that still waits
+        self._heads: set[int] = set()  # of those, whose answers have no bodies
         self._done: list[bytes] = []
         self._begin()
         self._seen = 0
@@ -90,6 +72,7 @@ class HttpDoor:
         self._url = b""
         self._host = b""
         self._content_type = b""
+        self._headers: Headers = []
         self._body_said = 0
         self._expects = False
         self._head_bytes = 0
@@ -141,6 +124,7 @@ class HttpDoor:
         """One header."""
         self._count_head(len(name) + len(value))
         name = name.lower()
+        self._headers.append((name, value))
         if name == b"host":
             self._host = value
         elif name == b"content-type":
@@ -187,8 +171,11 @@ class HttpDoor:
             allow = wrong.expected.encode() if wrong.code == "method_not_allowed" else None
             reply = ErrorReply(error=Problem(wrong.code, wrong.message, wrong.field or None))
             answer = response(reply, close=close, allow=allow)
-        if answer is not None and self._parser.get_method() == b"HEAD":
-            answer = answer[: answer.index(b"\r\n\r\n") + 4]
+        if self._parser.get_method() == b"HEAD":
+            if answer is None:
+                self._heads.add(self.heard)
+            else:
+                answer = _head_of(answer)
         self._answers.append(self.heard if answer is None else answer)
         self._ending = close
 
@@ -209,15 +196,21 @@ class HttpDoor:
         path, query = self._target()
         method = self._parser.get_method()
         if self._guarded:
-            self._require_local(method)
-        if path in _PROBES:
-            _require_method(method, b"GET", b"HEAD")
+            self._require_local(method, path)
+        if path in PROBES:
+            require_method(method, b"GET", b"HEAD")
             well = path == b"/healthz" or self._ready()
             return probe(200 if well else 503, "ok" if well else "starting", close=close)
-        request = self._request(path, method, query)
-        # Our own number, so that a late answer finds its place.
-        msgspec.structs.force_setattr(request, "id", self.heard)
-        reply = self._dispatch(request, self)
+        asked = Asked(method, path, query, self._headers, bytes(self._body))
+        if path.startswith(ANSWER):
+            reply = self._authz.settle(asked, self, self.heard)
+        elif path == AUTHZ or path.startswith(AUTHZ + b"/"):
+            reply = self._authz.ask(asked, self, self.heard)
+        else:
+            request = request_of(asked)
+            # Our own number, so that a late answer finds its place.
+            msgspec.structs.force_setattr(request, "id", self.heard)
+            reply = self._dispatch(request, self)
         return None if reply is None else response(reply, close=close)
 
     def _target(self) -> tuple[bytes, bytes]:
@@ -230,24 +223,12 @@ class HttpDoor:
             ) from None
         return target.path or b"", target.query or b""
 
-    def _request(self, path: bytes, method: bytes, query: bytes) -> Request:
-        post = _POSTS.get(path)
-        if post is not None:
-            _require_method(method, b"POST")
-            return post(bytes(self._body))
-        if path not in _GETS:
-            shown = ascii(path.decode("latin-1"))[:80]
-            raise Violation("", f"there is no {shown} here", ROUTES, code="route_not_found")
-        _require_method(method, b"GET")
-        if path == b"/v1/status":
-            return Status()
-        return _usage(query)
-
-    def _require_local(self, method: bytes) -> None:
-        """A web page must not be able to use a loopback port: neither by a plain form nor by a rebound name."""
+    def _require_local(self, method: bytes, path: bytes) -> None:
+        """A web page must not be able to use a loopback port: neither by a plain form nor by a rebound name. Doors for
+        proxies do nothing without headers that no page may set."""
         if self._host.rsplit(b":", 1)[0] not in LOCAL_HOSTS and self._host not in LOCAL_HOSTS:
             raise Violation("host", "is not this machine", "localhost, 127.0.0.1 or [::1]", code="host_unknown")
-        if method == b"POST" and self._content_type != JSON:
+        if method == b"POST" and self._content_type != JSON and not path.startswith((AUTHZ, ANSWER)):
             said = self._content_type.decode(errors="replace") or "missing"
             raise Violation("content-type", f"is {said}", "application/json", code="content_type_unsupported")
 
@@ -258,7 +239,9 @@ class HttpDoor:
         except ValueError:
             return
         is_last = place == len(self._answers) - 1
-        self._answers[place] = response(reply, close=self._ending and is_last)
+        answer = response(reply, close=self._ending and is_last)
+        self._answers[place] = _head_of(answer) if request_id in self._heads else answer
+        self._heads.discard(request_id)
         ready = self._ready_answers()
         if ready:
             self._send_later(ready)
@@ -273,22 +256,5 @@ class HttpDoor:
             self._done.append(self._answers.popleft())  # type: ignore[arg-type]  # only bytes are taken
 
 
-def _usage(query: bytes) -> Usage:
-    """The fields of the query; a tag is one of its own, as in ``tags.team=blue``."""
-    fields: dict[str, Any] = {}
-    tags: dict[str, str] = {}
-    for name, value in parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True):
-        if name.startswith("tags."):
-            tags[name.removeprefix("tags.")] = value
-        else:
-            fields[name] = value
-    try:
-        return msgspec.convert({**fields, "tags": tags} if tags else fields, Usage, strict=False)
-    except msgspec.ValidationError as error:
-        raise as_violation(error) from None
-
-
-def _require_method(method: bytes, *allowed: bytes) -> None:
-    if method not in allowed:
-        expected = b", ".join(allowed).decode()
-        raise Violation("", f"{method.decode()} is not for this path", expected, code="method_not_allowed")
+def _head_of(answer: bytes) -> bytes:
+    return answer[: answer.index(b"\r\n\r\n") + 4]

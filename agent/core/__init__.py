@@ -19,6 +19,7 @@ tokens         usage of any provider, whole or streamed, to our token classes an
 attribution    whose call it is, by the headers of a request
 paths          what the path of a model call tells
 prompts        what the body of a request tells of its cost
+passing        calls that another proxy passes on
 estimate       how much to hold before a call and while it streams, and what to charge when it broke off
 unfinished     what a plan charges of calls whose provider has not said what they used
 pace           how often to report what was used

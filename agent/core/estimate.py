@@ -129,6 +129,11 @@ class Estimates:
             return worst + beside
         return min(worst, -(-prompt.text_bytes * known.p95() // _UNIT)) + beside
 
+    def likely_input(self, model: str, prompt: Prompt) -> int:
+        """How many tokens the text of the prompt is, more likely than not."""
+        known = self._known("prompt", model, _size(prompt.text_bytes))
+        return -(-prompt.text_bytes // PROMPT_BYTES_PER_TOKEN) if known is None else known.share_of(prompt.text_bytes)
+
     def output_tokens(self, model: str, prompt: Prompt, bound: Bound) -> int:
         """How many tokens all answers may be."""
         limit = prompt.output_max or OUTPUT_TOKENS_MAX
@@ -163,16 +168,12 @@ class Estimates:
         inputs, outputs = _sides(usage.tokens)
         tokens = dict(usage.tokens)
         if not inputs and prompt is not None:
-            tokens["input"] = self._likely_input(model, prompt)
+            tokens["input"] = self.likely_input(model, prompt)
         streamed = self._likely_output(model, usage.output_bytes)
         if streamed > outputs:
             tokens["output"] = tokens.get("output", 0) + streamed - outputs
         tokens = {name: count for name, count in tokens.items() if count}
         return msgspec.structs.replace(usage, tokens=tokens, usage_source=UsageSource.ESTIMATED)
-
-    def _likely_input(self, model: str, prompt: Prompt) -> int:
-        known = self._known("prompt", model, _size(prompt.text_bytes))
-        return -(-prompt.text_bytes // PROMPT_BYTES_PER_TOKEN) if known is None else known.share_of(prompt.text_bytes)
 
     def _likely_output(self, model: str, output_bytes: int) -> int:
         known = self._known("text", model)

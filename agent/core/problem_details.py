@@ -98,4 +98,14 @@ def _headers(content_type: bytes, status: int, retry_after_ms: int | None, limit
         found.append((b"retry-after", b"%d" % max(1, -(-retry_after_ms // 1_000))))
     if status == 402:
         found.append((b"x-should-retry", b"false"))  # official LLM clients would otherwise ask again at once
-    return found + (ratelimit(limits) if limits is not None else [])
+    return found + (ratelimit(limits) + named(limits) if limits is not None else [])
+
+
+def named(decision: Decision) -> Headers:
+    """What proxies can take out of an answer whose body they do not read: the reservation, or why there is none."""
+    if decision.reservation is not None:
+        return [(b"x-allotment-reservation", decision.reservation.id.encode())]
+    if decision.decision is Verdict.ALLOW:
+        return []
+    limit = [(b"x-allotment-limit", decision.limiting.encode())] if decision.limiting is not None else []
+    return [(b"x-allotment-code", decision.code.value.encode()), *limit]

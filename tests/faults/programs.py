@@ -58,12 +58,13 @@ class Program:
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     before: Callable[[], None] | None = None
+    cwd: Path | None = None
 
     def spawn(self) -> None:
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment}, cwd=self.cwd,
                 preexec_fn=self.before,  # noqa: PLW1509 - limits are set there, and nothing else
             )  # fmt: skip
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from agent.api.authz import Authz
 from agent.api.dispatch import Dispatch
 from agent.api.frames import FramesDoor
 from agent.api.http import HttpDoor
@@ -58,9 +60,11 @@ class Doorway:
     bench: Any
     ready: bool = True
     dispatch: Dispatch = field(init=False)
+    authz: Authz = field(init=False)
 
     def __post_init__(self) -> None:
         self.dispatch = Dispatch(self.bench.books, self, self._status)
+        self.authz = Authz(self.dispatch, lambda: secrets.token_hex(8))
 
     def wall_ms(self) -> int:
         return self.bench.wall_ms
@@ -118,7 +122,7 @@ class Http:
 
     def __init__(self, way: Doorway, guarded: bool) -> None:
         self.said = bytearray()
-        self.door = HttpDoor(way.dispatch, lambda: way.ready, self.said.extend, guarded=guarded)
+        self.door = HttpDoor(way.dispatch, way.authz, lambda: way.ready, self.said.extend, guarded=guarded)
 
     def feed(self, data: bytes, *, heads: bool = False) -> list[Response]:
         self.said += self.door.feed(data)

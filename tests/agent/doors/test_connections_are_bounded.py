@@ -34,7 +34,7 @@ class Stand:
         self.listeners = Listeners(lambda: way.bench.now_ms, connections_max)
         way.bench.books.send_answers = self.listeners.flush
         self.listeners.listen(listen_unix(folder / "f", 0o660), partial(FramesDoor, way.dispatch), frames.BUSY)
-        make_http = partial(HttpDoor, way.dispatch, lambda: True, guarded=False)
+        make_http = partial(HttpDoor, way.dispatch, way.authz, lambda: True, guarded=False)
         self.listeners.listen(listen_unix(folder / "h", 0o660), make_http, http.BUSY)
         self.clients: list[socket.socket] = []
 
@@ -294,7 +294,7 @@ def test_running_listeners_serve_both_doors_and_close_everything_when_they_end(w
     number = port.getsockname()[1]
     port.close()
     stand.listeners.listen(
-        listen_loopback(number), partial(HttpDoor, way.dispatch, lambda: True, guarded=True), http.BUSY
+        listen_loopback(number), partial(HttpDoor, way.dispatch, way.authz, lambda: True, guarded=True), http.BUSY
     )
 
     async def ask(stream: trio.SocketStream, data: bytes) -> bytes:

@@ -1,0 +1,224 @@
+"""Proxies that others wrote ask the agent before they pass a model call on, each as `examples/` configures it: what is
+refused never reaches the provider, what is passed on is as it was, and what was used is counted as far as they tell."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.faults.asking import KINDS, Proxy
+from tests.faults.programs import Agent, ControlPlane, until
+from tests.faults.provider import RECORDED, Provider
+
+BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What is the capital of the UK?"}]}
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Provider() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def agent(run: Any, plane: ControlPlane) -> Iterator[Agent]:
+    number = secrets.token_hex(3)
+    one = Agent(run.root / number, plane, f"agent-{number}")
+    run.agents.append(one)
+    try:
+        yield one.start()
+    finally:
+        one.kill()
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
+def proxy(request: Any, run: Any, agent: Agent, provider: Provider) -> Iterator[Proxy]:
+    one = Proxy(request.param, run.root / request.param.name)
+    try:
+        yield one.start(agent.http, provider.url)
+    finally:
+        if one.program is not None:
+            one.program.stop()
+
+
+@dataclass
+class Asking:
+    """One customer's calls through one proxy."""
+
+    proxy: Proxy
+    agent: Agent
+    plane: ControlPlane
+    provider: Provider
+    customer: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def on(self, plan: str = "roomy", *limits: tuple[Any, ...]) -> Asking:
+        """As a new customer of the plan."""
+        if limits:
+            self.plane.plan(plan, *limits)
+        self.customer = self.proxy.customers.pop()
+        self.plane.put(f"/v1/customers/{self.customer}", {"name": self.customer})
+        self.plane.subscribe(self.customer, plan)
+        self.headers = {"authorization": f"Bearer key-of-{self.customer}", "x-user": "ann"}
+        return self
+
+    def post(self, body: Any = BODY, path: str = CHAT, *, more: Any = (), **play: Any) -> httpx.Response:
+        headers = [*self.headers.items(), ("x-play", json.dumps(play)), *more]
+        return httpx.post(self.proxy.url + path, json=body, headers=headers, timeout=20)
+
+    def openai(self, **play: Any) -> openai.OpenAI:
+        return openai.OpenAI(
+            api_key=f"key-of-{self.customer}", base_url=self.proxy.url + "/v1",
+            default_headers={"x-play": json.dumps(play)},
+        )  # fmt: skip
+
+    def event(self) -> dict[str, Any]:
+        """The one event of this customer."""
+        (found,) = until("an event", lambda: self.plane.events(self.customer))
+        return {"usage_source": "provider", "outcome": "complete", **found["usage"]}
+
+
+@pytest.fixture
+def asking(proxy: Proxy, agent: Agent, plane: ControlPlane, provider: Provider) -> Asking:
+    provider.seen.clear()
+    return Asking(proxy, agent, plane, provider)
+
+
+def test_a_call_is_passed_on_as_it_is_and_counted(asking: Asking) -> None:
+    asking.on()
+    answer = asking.post(file="openai-chat-1.json")
+    assert answer.status_code == 200
+    assert answer.content == (RECORDED / "openai-chat-1.json").read_bytes()
+    assert answer.headers["ratelimit"].startswith('"')
+    assert answer.headers["x-request-id"] == "r-1"
+    (seen,) = asking.provider.seen
+    assert (seen.path, json.loads(seen.body)) == (CHAT, BODY)
+    event = asking.event()
+    assert (event["subject"]["user"], event["amounts"]["requests"]) == ("ann", 1)
+    if asking.proxy.kind.settles:
+        usage = json.loads(answer.content)["usage"]
+        assert (event["usage_source"], event["outcome"], event["model"]) == (
+            "provider", "complete", json.loads(answer.content)["model"],
+        )  # fmt: skip
+        assert event["amounts"]["input_tokens"] == usage["prompt_tokens"]
+        assert event["amounts"]["output_tokens"] == usage["completion_tokens"]
+    else:
+        assert (event["usage_source"], event["outcome"]) == ("estimated", "complete")
+        assert 10 < event["amounts"]["input_tokens"] < 2_000
+        assert event["amounts"]["output_tokens"] == 512
+
+
+def test_what_is_used_up_is_402_and_never_reaches_the_provider(asking: Asking) -> None:
+    asking.on("one-call", ("calls", "requests", 1, "month"))
+    client = asking.openai(file="openai-chat-1.json")
+    client.chat.completions.create(**BODY)
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(**BODY)
+    assert refused.value.status_code == 402
+    assert refused.value.body["code"] == "usage_limit_reached"
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert refused.value.response.headers["content-type"] == "application/problem+json"
+    assert refused.value.response.headers["ratelimit"].startswith('"calls";r=0')
+    assert len(asking.provider.seen) == 1, "refused before it was sent, and not retried"
+
+
+def test_what_comes_too_fast_is_429_with_the_time_to_wait(asking: Asking) -> None:
+    asking.on("slow", ("pace", "requests", 1, "minute", {"at_end": "throttle"}))
+    answers = [asking.post(file="openai-chat-1.json") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert 1 <= int(answers[1].headers["retry-after"]) <= 60
+    assert answers[1].json()["error"]["code"] == "rate_limited"
+    assert len(asking.provider.seen) == 1
+
+
+def test_what_is_not_in_the_plan_is_403(asking: Asking) -> None:
+    asking.plane.put("/v1/plans/nothing", {"name": "nothing", "features": [], "limits": []})
+    answer = asking.on("nothing").post()
+    assert answer.status_code == 403
+    assert answer.json()["error"]["code"] == "feature_not_found"
+    assert not asking.provider.seen
+
+
+def test_whose_key_is_unknown_is_nobody(asking: Asking) -> None:
+    asking.headers = {"authorization": "Bearer key-of-nobody"}
+    assert asking.post().status_code == 401
+    assert not asking.provider.seen
+
+
+def test_callers_cannot_say_whose_call_it_is_nor_what_it_costs(asking: Asking) -> None:
+    other = asking.on().customer
+    asking.on()
+    more = [
+        ("x-allotment-customer", other), ("X-Allotment-Customer", other), ("x-allotment-feature", "free"),
+        ("x-allotment-user", "eve"), ("x-allotment-amounts", "requests=0"), ("x-allotment-settles", "yes"),
+        ("x-allotment-body-bytes", "0"), ("x-allotment-tags", "team=blue"), ("x-allotment-reservation", "authz-1"),
+        ("x-forwarded-method", "GET"), ("x-forwarded-uri", "/v1/models"), ("x-allotment-model", "cheap"),
+        ("x-allotment-provider", "elsewhere"), ("connection", "keep-alive, x-allotment-customer"),
+    ]  # fmt: skip
+    assert asking.post(more=more, file="openai-chat-1.json").status_code == 200
+    event = asking.event()
+    assert (event["subject"]["user"], event["feature"], event.get("tags", {})) == ("ann", "chat", {})
+    assert event["amounts"]["requests"] == 1
+    assert event["amounts"]["input_tokens"] > 0
+    assert event.get("model") != "cheap"
+    assert asking.plane.events(other) == []
+    (seen,) = asking.provider.seen
+    assert not [name for name in seen.headers if name.startswith("x-allotment-")]
+
+
+def test_what_costs_nothing_is_not_counted(asking: Asking) -> None:
+    asking.on("none", ("calls", "requests", 0, "month"))
+    answer = httpx.get(asking.proxy.url + "/v1/models", headers=asking.headers)
+    assert answer.status_code == 200
+    assert asking.post().status_code == 402
+
+
+def test_streams_come_as_they_are_made(asking: Asking) -> None:
+    asking.on()
+    stream = asking.openai(file="openai-chat-stream-1.sse", step=500, pause=0.02).chat.completions.create(
+        **BODY, stream=True, stream_options={"include_usage": True}
+    )
+    at = [time.monotonic() for _ in stream]
+    assert at[-1] - at[0] > 0.1
+    event = asking.event()
+    if asking.proxy.kind.settles:
+        assert (event["usage_source"], event["outcome"]) == ("provider", "complete")
+
+
+def test_the_providers_errors_are_passed_on(asking: Asking) -> None:
+    asking.on()
+    text = json.dumps({"error": {"message": "not today", "type": "x", "code": "y", "param": None}})
+    for status in (403, 429, 500):
+        answer = asking.post(text=text, status=status, headers={"retry-after": "7"})
+        assert (answer.status_code, answer.text, answer.headers["retry-after"]) == (status, text, "7")
+    if asking.proxy.kind.settles:
+        until("nothing is held", lambda: asking.agent.status().reservations == 0)
+        asking.agent.uploaded()
+        assert asking.plane.events(asking.customer) == []
+
+
+def test_no_proxy_lets_anything_pass_while_no_agent_answers(asking: Asking) -> None:
+    asking.on()
+    socket_path, away = asking.agent.http, asking.agent.http.with_name("away")
+    socket_path.rename(away)
+    try:
+        begun = time.monotonic()
+        answer = asking.post()
+        assert answer.status_code == 503
+        assert time.monotonic() - begun < 5
+        assert answer.headers["retry-after"] == "1"
+        assert not asking.provider.seen
+    finally:
+        away.rename(socket_path)
+    until("it is asked again", lambda: asking.post(file="openai-chat-1.json").status_code == 200)
