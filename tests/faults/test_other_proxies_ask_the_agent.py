@@ -186,7 +186,7 @@ def test_what_costs_nothing_is_not_counted(asking: Asking) -> None:
 
 def test_streams_come_as_they_are_made(asking: Asking) -> None:
     asking.on()
-    stream = asking.openai(file="openai-chat-stream-1.sse", step=500, pause=0.02).chat.completions.create(
+    stream = asking.openai(file="openai-chat-stream-1.sse", step=500, pause=0.05).chat.completions.create(
         **BODY, stream=True, stream_options={"include_usage": True}
     )
     at = [time.monotonic() for _ in stream]
