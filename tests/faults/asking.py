@@ -23,13 +23,16 @@ class Kind:
         name: of its folder in `examples/`.
         command: what runs it in the foreground, in a copy of that folder.
         keys: the file with API keys, and what its lines for one customer are.
-        settles: whether it says what an answer used.
+        settles: whether it says what an answer used; sees_aborts: also of one that broke off.
+        closed: what callers are told while no agent answers.
     """
 
     name: str
     command: list[str]
     keys: tuple[str, str]
     settles: bool = False
+    sees_aborts: bool = False
+    closed: int = 503
 
 
 KINDS = [
@@ -37,6 +40,13 @@ KINDS = [
         "nginx",
         ["nginx", "-p", ".", "-c", "nginx.conf", "-g", "daemon off; user root;"],
         ("keys.map", '"Bearer key-of-{0}" {0};\n'),
+    ),
+    Kind(
+        "nginx-lua",
+        ["nginx", "-p", ".", "-c", "nginx.conf", "-g", "daemon off; user root;"],
+        ("keys.map", '"Bearer key-of-{0}" {0};\n'),
+        settles=True,
+        sees_aborts=True,
     ),
 ]
 
@@ -55,7 +65,7 @@ class Proxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, agent_socket: Path, provider_url: str) -> Proxy:
+    def spawn(self, agent_socket: Path, provider_url: str) -> None:
         """Run the example as it is, but for where the agent, the provider and the proxy itself are."""
         shutil.copytree(EXAMPLES / self.kind.name, self.folder)
         self.customers = [f"{self.kind.name}-{number}" for number in range(CUSTOMERS)]
@@ -72,8 +82,10 @@ class Proxy:
             path.write_text(text)
         self.program = Program(self.kind.command, self.folder / "out.log", {}, cwd=self.folder)
         self.program.spawn()
+
+    def answers(self) -> None:
+        """Wait until it does."""
         until(f"{self.kind.name} listens", self._listens)
-        return self
 
     def _listens(self) -> bool:
         assert self.program is not None

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,14 +44,25 @@ def agent(run: Any, plane: ControlPlane) -> Iterator[Agent]:
         one.kill()
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
-def proxy(request: Any, run: Any, agent: Agent, provider: Provider) -> Iterator[Proxy]:
-    one = Proxy(request.param, run.root / request.param.name)
+@pytest.fixture(scope="module")
+def proxies(run: Any, agent: Agent, provider: Provider) -> Iterator[dict[str, Proxy]]:
+    """One of each kind, all in front of the same provider and beside the same agent."""
+    started = {kind.name: Proxy(kind, run.root / kind.name) for kind in KINDS}
     try:
-        yield one.start(agent.http, provider.url)
+        for one in started.values():
+            one.spawn(agent.http, provider.url)
+        for one in started.values():
+            one.answers()
+        yield started
     finally:
-        if one.program is not None:
-            one.program.stop()
+        for one in started.values():
+            if one.program is not None:
+                one.program.stop()
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def proxy(request: Any, proxies: dict[str, Proxy]) -> Proxy:
+    return proxies[request.param.name]
 
 
 @dataclass
@@ -85,8 +98,13 @@ class Asking:
 
     def event(self) -> dict[str, Any]:
         """The one event of this customer."""
-        (found,) = until("an event", lambda: self.plane.events(self.customer))
+        (found,) = until("an event", self._events, every_s=0.1)
         return {"usage_source": "provider", "outcome": "complete", **found["usage"]}
+
+    def _events(self) -> list[Any]:
+        with self.agent.client() as client:  # an exchange that is needed for a stranger takes news along
+            client.check(f"stranger-{secrets.token_hex(4)}", "chat")
+        return self.plane.events(self.customer)
 
 
 @pytest.fixture
@@ -208,17 +226,63 @@ def test_the_providers_errors_are_passed_on(asking: Asking) -> None:
         assert asking.plane.events(asking.customer) == []
 
 
-def test_no_proxy_lets_anything_pass_while_no_agent_answers(asking: Asking) -> None:
+def test_a_caller_that_goes_is_counted_what_was_streamed(asking: Asking) -> None:
+    if not asking.proxy.kind.settles:
+        return  # counted before it began, and that stays
     asking.on()
-    socket_path, away = asking.agent.http, asking.agent.http.with_name("away")
-    socket_path.rename(away)
-    try:
+    client = asking.openai(file="openai-chat-stream-1.sse", step=400, pause=0.05)
+    stream = client.chat.completions.create(**BODY, stream=True)
+    next(iter(stream))
+    stream.close()
+    client.close()
+    until("the provider is left", lambda: asking.provider.seen[0].ended == "went")
+    if not asking.proxy.kind.sees_aborts:
+        assert asking.agent.status().reservations == 1, "it ends by its time"
+        return
+    event = asking.event()
+    assert (event["usage_source"], event["outcome"]) == ("estimated", "aborted")
+    assert event["amounts"]["input_tokens"] > 0
+    assert asking.agent.status().reservations == 0
+
+
+def test_a_provider_that_breaks_off_is_no_whole_answer(asking: Asking) -> None:
+    if not asking.proxy.kind.settles:
+        return
+    asking.on()
+    client = asking.openai(file="openai-chat-stream-1.sse", step=300, cut=900)
+    with pytest.raises(Exception, match=r"peer closed|incomplete|disconnected|Connection"):
+        list(client.chat.completions.create(**BODY, stream=True))
+    if asking.proxy.kind.sees_aborts:
+        event = asking.event()
+        assert (event["usage_source"], event["outcome"]) == ("estimated", "aborted")
+
+
+def test_large_requests_are_held_by_their_size(asking: Asking) -> None:
+    asking.on("bounded", ("in", "input_tokens", 100_000, "month"))
+    text = "lorem ipsum " * 50_000
+    answer = asking.post({"model": "m", "messages": [{"role": "user", "content": text}]})
+    assert answer.status_code == 402
+    assert not asking.provider.seen
+
+
+def test_no_proxy_lets_anything_pass_while_the_agent_does_not_answer(
+    proxies: dict[str, Proxy], agent: Agent, plane: ControlPlane, provider: Provider
+) -> None:
+    each = [Asking(proxy, agent, plane, provider).on() for proxy in proxies.values()]
+    provider.seen.clear()
+    assert agent.program is not None
+    with ThreadPoolExecutor() as callers:
+        agent.program.process.send_signal(signal.SIGSTOP)
         begun = time.monotonic()
-        answer = asking.post()
-        assert answer.status_code == 503
-        assert time.monotonic() - begun < 5
-        assert answer.headers["retry-after"] == "1"
-        assert not asking.provider.seen
-    finally:
-        away.rename(socket_path)
-    until("it is asked again", lambda: asking.post(file="openai-chat-1.json").status_code == 200)
+        hung = list(callers.map(Asking.post, each))
+        assert time.monotonic() - begun < 8
+        agent.kill()
+        away = list(callers.map(Asking.post, each))
+    for answers in (hung, away):
+        assert {one.proxy.kind.name: answer.status_code for one, answer in zip(each, answers, strict=True)} == {
+            name: proxy.kind.closed for name, proxy in proxies.items()
+        }
+    assert not provider.seen
+    agent.start()
+    for one in each:
+        until(f"{one.proxy.kind.name} asks again", lambda one=one: one.post().status_code == 200)
