@@ -65,7 +65,7 @@ async def _serve(agent: Agent, settings: Settings, listeners: Listeners, clock: 
         log.info("serving on %s (journal %s, boot %d)", settings.socket_dir, agent.books.journal, agent.books.boot)
         proxy = None
         if settings.proxy is not None:
-            proxy = make_proxy(settings.proxy, agent.dispatch, clock.random_id)
+            proxy = make_proxy(settings.proxy, agent.dispatch, clock.random_id, agent.books.estimates)
         async with trio.open_nursery() as nursery:
             if settings.proxy is not None and proxy is not None:
                 nursery.start_soon(proxy.run, listen_loopback(settings.proxy.port, "ALLOTMENT_PROXY_PORT"))

@@ -22,5 +22,6 @@ prompts        what the body of a request tells of its cost
 passing        calls that another proxy passes on
 estimate       how much to hold before a call and while it streams, and what to charge when it broke off
 unfinished     what a plan charges of calls whose provider has not said what they used
+metered_call   one model call on its way: held, watched, and what it comes to
 pace           how often to report what was used
 """

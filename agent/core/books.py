@@ -10,6 +10,7 @@ import msgspec
 from agent.core.budget import Allowance
 from agent.core.decide import Path, path_of
 from agent.core.derived import card_of
+from agent.core.estimate import Estimates
 from agent.core.kinds import new_allowance
 from agent.core.leases import AllowanceKey, Lease
 from agent.core.pending import Group, Pending
@@ -149,6 +150,7 @@ class Books:
     """Everything the agent holds in memory.
 
     Attributes:
+        estimates: what was learned of model calls, whoever brought them.
         asking: leases that shall be asked for in the next sync, by id, and the allowances that they are for.
         freed: customers of whom calls gave something back while others wait for it.
         look_again: customers whose entitlement may have changed.
@@ -178,6 +180,7 @@ class Books:
     ended: EndedBook = field(default_factory=EndedBook)
     pending: Pending = field(default_factory=Pending)
     counters: Counters = field(default_factory=Counters)
+    estimates: Estimates = field(default_factory=Estimates)
     asking: dict[str, Allowance] = field(default_factory=dict)
     freed: set[str] = field(default_factory=set)
     look_again: set[str] = field(default_factory=set)

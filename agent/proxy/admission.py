@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from protocol.decisions import Decision, Verdict
+from agent.core.metered_call import is_allowed
 from protocol.local_messages import ErrorReply, Release, Reply, Request, Reserve, Settle
 
 SETTLE_TRIES = 30
@@ -58,9 +58,19 @@ async def ask(dispatch: Dispatch, request: Request) -> Reply:
     return door.reply
 
 
-def is_allowed(reply: object) -> bool:
-    """Whether it says that a call may go ahead."""
-    return isinstance(reply, Decision) and reply.decision is Verdict.ALLOW
+class _Nobody:
+    """Whom an extension's answer that had to wait goes to: the next chunk asks again."""
+
+    gone = False
+
+    def late(self, request_id: int, reply: Reply) -> None:
+        """Not awaited."""
+
+
+def ask_at_once(dispatch: Dispatch) -> Callable[[Request], Reply | None]:
+    """Asks; ``None``: the answer must wait, and nobody waits for it."""
+    nobody = _Nobody()
+    return lambda request: dispatch(request, nobody)
 
 
 class Settler:

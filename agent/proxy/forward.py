@@ -10,12 +10,13 @@ import trio
 
 from agent.core.attribution import Owners, call_of
 from agent.core.estimate import Bound, Estimates
+from agent.core.metered_call import MeteredCall, is_allowed
 from agent.core.paths import is_metered
 from agent.core.problem_details import Headers, ratelimit
 from agent.proxy import admission, headers
-from agent.proxy.admission import Dispatch, is_allowed
+from agent.proxy.admission import Dispatch
 from agent.proxy.bodies import Prepared, prepare
-from agent.proxy.call import MeteredCall, last_words
+from agent.proxy.cutting import last_words
 from agent.proxy.hiding import UsageHider
 from agent.proxy.upstreams import Target, target_of
 from protocol.decisions import Decision
@@ -62,6 +63,7 @@ class Forwarder:
 
     Args:
         dispatch: the agent's operations. finish: runs what must go on when a caller has gone.
+        estimates: what the agent has learned, whoever brings the calls.
         urls: providers by name. owners, feature: see :func:`agent.core.attribution.call_of`.
     """
 
@@ -75,8 +77,10 @@ class Forwarder:
         feature: str | None,
         bound: Bound,
         transport: httpx.AsyncBaseTransport,
+        estimates: Estimates,
     ) -> None:
         self._dispatch = dispatch
+        self._extend = admission.ask_at_once(dispatch)
         self._finish = finish
         self._random_id = random_id
         self._urls = urls
@@ -85,7 +89,7 @@ class Forwarder:
         self._bound = bound
         # The transport alone: a client would remember one caller's cookies for the next, and follow redirects.
         self._transport = transport
-        self._estimates = Estimates()
+        self._estimates = estimates
 
     async def forward(self, asked: Asked, caller: Caller) -> None:
         """One call, to its end. Raises: protocol.violations.Violation: nowhere to go, or nobody's call."""
@@ -95,9 +99,10 @@ class Forwarder:
         if not is_metered(asked.method, target.path):
             await self._pass_on(asked, target, prepared, caller, None, [])
             return
-        call = call_of(named, prepared.model, self._owners, self._feature)
+        call = call_of(named, prepared.told.model, self._owners, self._feature)
         name = f"proxy-{self._random_id()}"
-        metered = MeteredCall(self._dispatch, self._estimates, name, call, target, prepared, self._bound)
+        provider, path, told = target.provider, target.path, prepared.told
+        metered = MeteredCall(self._estimates, name, call, provider, path, told, self._bound)
         reply = await admission.ask(self._dispatch, metered.reserve())
         if not is_allowed(reply):
             await caller.refuse(reply)
@@ -158,7 +163,7 @@ class Forwarder:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for chunk in response.stream:
             if metered is not None:
-                metered.feed(chunk)
+                metered.feed(chunk, self._extend)
                 if metered.cut is not None:
                     await caller.send(last_words(target.provider, metered.cut))
                     await caller.end()

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 
 from agent.core.attribution import decode_owners
-from agent.core.estimate import Bound
+from agent.core.estimate import Bound, Estimates
 from agent.proxy.admission import Dispatch
 from agent.proxy.forward import Forwarder
 from agent.proxy.server import CONNECTIONS_MAX, Proxy
@@ -19,7 +19,9 @@ from protocol.violations import Violation
 KEEPALIVE_S = 60.0
 
 
-def make_proxy(settings: ProxySettings, dispatch: Dispatch, random_id: Callable[[], str]) -> Proxy:
+def make_proxy(
+    settings: ProxySettings, dispatch: Dispatch, random_id: Callable[[], str], estimates: Estimates
+) -> Proxy:
     """A proxy of this agent; its operations are ``dispatch``. Raises: Violation: by the name of the variable."""
     owners = None
     if settings.keys_file is not None:
@@ -45,5 +47,6 @@ def make_proxy(settings: ProxySettings, dispatch: Dispatch, random_id: Callable[
             feature=settings.feature,
             bound=Bound.WORST if settings.worst else Bound.P95,
             transport=transport,
+            estimates=estimates,
         ),
     )

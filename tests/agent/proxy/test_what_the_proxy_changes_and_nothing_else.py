@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from agent.core.attribution import Owner, call_of, decode_owners
 from agent.core.estimate import Bound, Estimates
+from agent.core.metered_call import MeteredCall
 from agent.core.paths import is_metered
 from agent.proxy.bodies import prepare
-from agent.proxy.call import MeteredCall
 from agent.proxy.headers import of_answer, of_request
 from agent.proxy.hiding import EVENT_BYTES_MAX, UsageHider
 from agent.proxy.upstreams import target_of
@@ -145,10 +145,10 @@ def test_what_cannot_be_anybodys_call_is_refused(changed, owners, field):
 
 def ended(status, *, whole, sent=True, body=b""):
     prepared = prepare(CHAT, JSON, b'{"model":"m","messages":[{"role":"user","content":"hello you"}]}')
-    call = MeteredCall(lambda *_: None, Estimates(), "r", Call("acme", "chat", model="m"), CHAT, prepared, Bound.P95)
+    call = MeteredCall(Estimates(), "r", Call("acme", "chat", model="m"), "openai", CHAT.path, prepared.told, Bound.P95)
     if status is not None:
         call.answered({})
-        call.feed(body)
+        call.feed(body, lambda _: None)
     return call.ended(status, whole=whole, sent=sent)
 
 
@@ -159,6 +159,7 @@ def ended(status, *, whole, sent=True, body=b""):
         (None, False, True, b"", (UsageSource.ESTIMATED, Outcome.ERROR)),
         (500, True, True, b'{"error":{}}', None),
         (429, True, True, b"", None),
+        (307, True, True, b"", None),
         (200, True, True, b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}',
          (UsageSource.PROVIDER, Outcome.COMPLETE)),
         (200, False, True, b'{"choices":[{"message":{"content":"long', (UsageSource.ESTIMATED, Outcome.ABORTED)),

@@ -1,21 +1,21 @@
-"""One call on its way: what is held for it, what has been seen of its answer, and what it comes to in the end."""
+"""One model call on its way: what is held for it, what has been seen of its answer, and what it comes to in the end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from agent.core.estimate import SLICE_TOKENS, Bound, Estimates
+from agent.core.paths import answers_in_tokens
+from agent.core.prompts import Prompt, prompt_of
+from agent.core.tokens.names import model_in
 from agent.core.tokens.read import UsageReader
 from agent.core.tokens.usage import Usage
-from agent.proxy.admission import Dispatch, is_allowed
-from agent.proxy.bodies import Prepared
-from agent.proxy.upstreams import Target
-from protocol.codec import encode_json
-from protocol.decisions import Decision
+from protocol.decisions import Decision, Verdict
 from protocol.events import Outcome, UsageSource
+from protocol.ids import is_model_name
 from protocol.local_messages import Call, ErrorReply, Extend, Release, Reserve, Settle
 from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS
 
@@ -25,58 +25,97 @@ LONG_ANSWER_TOKENS = 2_048
 """What is held at most of an answer that comes whole and is not bounded by its request, unless the worst is wanted. To
 hold all that a model could say would refuse whoever has a small limit."""
 
+Extending = Callable[[Extend], object]
+"""Holds more at once, or says why not; ``None``: not yet."""
+
+_DECODER: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Told(NamedTuple):
+    """What a request tells.
+
+    Attributes:
+        prompt: of its cost. model: that it names. streams: it asks for a stream.
+    """
+
+    prompt: Prompt
+    model: str | None
+    streams: bool
+
+
+def told_by(path: str, content_type: str, body: bytes) -> Told:
+    """What a request tells. Never raises: one that is no JSON object tells little."""
+    model = model_in(path)
+    if not content_type.startswith("application/json"):
+        return Told(Prompt(0, media=1) if body else Prompt(0), model, streams=False)
+    fields = fields_of(body)
+    named = plain(fields.get("model"))
+    if isinstance(named, str) and is_model_name(named):
+        model = named
+    return Told(prompt_of(body), model, plain(fields.get("stream")) is True or "streamGenerateContent" in path)
+
+
+def fields_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of a JSON object as they stand there; of anything else none."""
+    try:
+        return _DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+
+
+def plain(raw: msgspec.Raw | None) -> Any:
+    """The value of one of them."""
+    return None if raw is None else msgspec.json.decode(raw)
+
 
 class MeteredCall:
     """Holds, watches and accounts for one call.
 
     Attributes:
+        name: the reservation under which it is held.
         cut: why it gets no more, once an extension was refused and what is held is used up.
     """
 
     def __init__(
         self,
-        dispatch: Dispatch,
         estimates: Estimates,
         name: str,
         call: Call,
-        target: Target,
-        prepared: Prepared,
+        provider: str,
+        path: str,
+        told: Told,
         bound: Bound,
     ) -> None:
-        self._dispatch = dispatch
         self._estimates = estimates
-        self._name = name
+        self.name = name
         self._call = call
-        self._target = target
-        self._prompt = prepared.prompt
-        self._streams = prepared.streams
+        self._provider = provider
+        self._path = path
+        self._prompt = told.prompt
+        self._streams = told.streams
         self._model = call.model or ""
         self._bound = bound
         self._held = self._first_output()
         self._inputs = estimates.input_tokens(self._model, self._prompt, bound)
         self._reader: UsageReader | None = None
-        self.gone = False  # an extension that must wait has nobody to wait for it
         self.cut: Decision | ErrorReply | None = None
-
-    def late(self, request_id: int, reply: Any) -> None:
-        """An extension's answer that had to wait: the next chunk asks again."""
 
     def reserve(self) -> Reserve:
         """What must be held before it is sent."""
         return Reserve(
-            reservation=self._name, call=self._call, amounts=self._amounts(self._held), deadline_ms=DEADLINE_MS
+            reservation=self.name, call=self._call, amounts=self._amounts(self._held), deadline_ms=DEADLINE_MS
         )
 
     def release(self) -> Release:
         """It did not happen."""
-        return Release(reservation=self._name)
+        return Release(reservation=self.name)
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Its answer begins."""
         encoded = headers.get("content-encoding", "identity") != "identity"
-        self._reader = None if encoded else UsageReader(self._target.path, headers)
+        self._reader = None if encoded else UsageReader(self._path, headers)
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes, extend: Extending) -> None:
         """The next bytes of the answer; of a stream, more is held in time, or ``cut`` says why there is no more."""
         if self._reader is None:
             return
@@ -86,9 +125,9 @@ class MeteredCall:
         wanted = self._next(self._held)
         if wanted is None:
             return
-        reply = self._extend(wanted)
+        reply = self._extend(wanted, extend)
         if isinstance(reply, Decision) and self._held < (reply.max_output_tokens or 0) < wanted:
-            reply = self._extend(reply.max_output_tokens or 0)  # the rest of what there is
+            reply = self._extend(reply.max_output_tokens or 0, extend)  # the rest of what there is
         used_up = self._next(self._held + SLICE_TOKENS // 2) is not None
         if used_up and not is_allowed(reply) and isinstance(reply, Decision | ErrorReply):
             self.cut = reply
@@ -102,7 +141,7 @@ class MeteredCall:
         """
         usage = self._reader.end() if self._reader is not None else _nothing(whole=whole and status is not None)
         said = usage.usage_source is UsageSource.PROVIDER or bool(usage.tokens or usage.meters)
-        if not said and (not sent or (status is not None and status >= 400)):
+        if not said and (not sent or (status is not None and status >= 300)):
             return self.release()
         if not whole and usage.outcome is Outcome.COMPLETE and not self._complete:
             usage = msgspec.structs.replace(usage, outcome=Outcome.ABORTED)
@@ -112,13 +151,13 @@ class MeteredCall:
         self._estimates.learn(model, self._prompt, usage)
         usage = self._estimates.completed(model, self._prompt, usage)
         return Settle(
-            reservation=self._name,
+            reservation=self.name,
             amounts=usage.meters,
             tokens=usage.tokens,
             usage_source=usage.usage_source,
             outcome=usage.outcome,
             model=model or None,
-            provider=self._target.provider,
+            provider=self._provider,
             call=self._call,
         )
 
@@ -126,14 +165,14 @@ class MeteredCall:
     def _complete(self) -> bool:
         return self._reader is not None and self._reader.complete
 
-    def _extend(self, outputs: int) -> object:
-        reply = self._dispatch(Extend(reservation=self._name, amounts=self._amounts(outputs)), self)
+    def _extend(self, outputs: int, extend: Extending) -> object:
+        reply = extend(Extend(reservation=self.name, amounts=self._amounts(outputs)))
         if is_allowed(reply):
             self._held = outputs
         return reply
 
     def _first_output(self) -> int:
-        if not self._target.answers_in_tokens:
+        if not answers_in_tokens(self._path):
             return 0
         if self._streams:
             return self._estimates.first_slice(self._prompt)
@@ -150,15 +189,10 @@ class MeteredCall:
         return {REQUESTS: 1, INPUT_TOKENS: self._inputs, OUTPUT_TOKENS: outputs}
 
 
+def is_allowed(reply: object) -> bool:
+    """Whether it says that a call may go ahead."""
+    return isinstance(reply, Decision) and reply.decision is Verdict.ALLOW
+
+
 def _nothing(*, whole: bool) -> Usage:
     return Usage({}, {}, UsageSource.NONE, Outcome.COMPLETE if whole else Outcome.ABORTED)
-
-
-def last_words(provider: str, why: Decision | ErrorReply) -> bytes:
-    """The event that ends a stream which may use no more, in the provider's own words for errors."""
-    message = why.message if isinstance(why, Decision) else why.error.message
-    code = why.code.value if isinstance(why, Decision) else why.error.code
-    error = {"message": message, "type": code, "code": code, "param": None}
-    if provider == "anthropic":
-        return b"event: error\ndata: " + encode_json({"type": "error", "error": error}) + b"\n\n"
-    return b"data: " + encode_json({"error": error}) + b"\n\n"
