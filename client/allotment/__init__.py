@@ -7,6 +7,8 @@ flights        a call in flight, and the rules by which it ends
 requests       the requests, one function each
 answers        what the agent answers, as frozen values
 errors         everything that can go wrong
+problems       refusals and failures as HTTP answers
+integrations   inside what other people wrote: ASGI applications
 attempts       deadlines, repetition, and what becomes of a reply
 connections    blocking connections and their pool
 pipelines      one async connection shared by many calls
