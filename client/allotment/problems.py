@@ -56,6 +56,9 @@ def _refusal(decision: Decision) -> Problem:
     if status == 402:
         said.headers["x-should-retry"] = "false"  # official clients of models would otherwise ask again at once
     said.headers.update(ratelimit(decision))
+    said.headers["x-allotment-code"] = decision.code
+    if decision.limiting is not None:
+        said.headers["x-allotment-limit"] = decision.limiting
     said.body.update(_said(decision))
     return said
 
