@@ -25,6 +25,7 @@ from control_plane.store.database import Database
 # What a route declares as its `opt`. A route without one is open to nobody.
 ADMINS: dict[str, Any] = {"roles": frozenset({Role.ADMIN})}
 READERS: dict[str, Any] = {"roles": frozenset({Role.ADMIN, Role.SUPPORT})}
+SENDERS: dict[str, Any] = {"roles": frozenset({Role.ADMIN, Role.INGEST})}
 AGENTS: dict[str, Any] = {"roles": frozenset({Role.AGENT})}
 JOINING: dict[str, Any] = {"roles": frozenset({Role.JOIN}), "token_in_body": True}
 EVERYBODY: dict[str, Any] = {"roles": frozenset(), "open": True}

@@ -18,6 +18,10 @@ usage           sums of usage
 explanations    why a call is allowed or refused, and what-if
 reconciliation  whether the books agree
 events          usage events, accepted or not
+ingest          usage from elsewhere
+cloud_events    CloudEvents as calls
+media           bodies that routes read by themselves, in the documentation
+crowds          how many of one sort are worked on at once
 leases          what is lent, and written off
 corrections     past usage amended, voided and entered afterwards
 adjustments     what is charged by hand
@@ -64,6 +68,7 @@ from control_plane.api.explanations import EXPLANATION_HANDLERS
 from control_plane.api.features import FEATURE_HANDLERS
 from control_plane.api.generations import GENERATION_HANDLERS
 from control_plane.api.health import HEALTH_HANDLERS
+from control_plane.api.ingest import INGEST_HANDLERS
 from control_plane.api.journals import JOURNAL_HANDLERS
 from control_plane.api.leases import LEASE_HANDLERS
 from control_plane.api.meter_values import METER_VALUE_HANDLERS
@@ -100,6 +105,7 @@ ALL_HANDLERS: list[Any] = [
     *SHADOW_HANDLERS,
     *EXPLANATION_HANDLERS,
     *EVENT_HANDLERS,
+    *INGEST_HANDLERS,
     *LEASE_HANDLERS,
     *ADJUSTMENT_HANDLERS,
     *CORRECTION_HANDLERS,

@@ -1,4 +1,4 @@
-"""One log line for each request of a person; agents, which never stop talking, and probes are left out."""
+"""One log line for each request of a person; those that never stop talking, and probes, are left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from litestar.types import Message, Scope
 
 _logger = logging.getLogger("allotment.access")
-_QUIET = ("/v1/agents/sync", "/v1/agents/watch", "/healthz", "/readyz", "/schema")
+_QUIET = ("/v1/agents/sync", "/v1/agents/watch", "/v1/events", "/api/v1/events", "/healthz", "/readyz", "/schema")
 
 
 async def log_access(message: Message, scope: Scope) -> None:

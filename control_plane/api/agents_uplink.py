@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from litestar import Request, Response, get, post
 from litestar.exceptions import HTTPException
 from litestar.params import JSONBody, QueryParameter
 
 from control_plane.access import AGENTS, JOINING, actor_of
 from control_plane.api.bodies import StrictBody
+from control_plane.api.crowds import turns
 from control_plane.clock import random_id, random_secret
 from control_plane.operations.check_token import refused
 from control_plane.operations.enroll_agent import Draws, enroll_agent
-from control_plane.operations.refusals import Busy, Conflict
+from control_plane.operations.refusals import Conflict
 from control_plane.operations.sync_agent import Synced
 from control_plane.operations.sync_together import SyncDesk
 from control_plane.operations.watch_changes import ChangeFeed
@@ -65,10 +66,8 @@ _sync_request = MsgpackDecoder(SyncRequest)
 async def enroll(request: Request[Any, Any, Any], data: JSONBody[EnrollRequest]) -> EnrollReply:
     """Trade a join token for an identity of one's own; its token is shown this once."""
     state = request.app.state
-    if "joining_turns" not in state:
-        state.joining_turns = CapacityLimiter(JOINING_AT_ONCE_MAX)
-    _refuse_a_crowd(state.joining_turns, JOINING_WAITING_MAX)
-    return await to_thread.run_sync(_enroll, state, data, limiter=state.joining_turns)
+    limiter = turns(state, "joining", JOINING_AT_ONCE_MAX, JOINING_WAITING_MAX, "agents")
+    return await to_thread.run_sync(_enroll, state, data, limiter=limiter)
 
 
 @post(
@@ -84,12 +83,12 @@ async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MSGPACK:
         raise HTTPException(status_code=415, detail=f"This path takes msgpack: expected content-type {MSGPACK}.")
     state = request.app.state
-    if "sync_turns" not in state:
-        state.sync_turns = CapacityLimiter(SYNCS_IN_LINE_MAX if state.database.is_sqlite else SYNCS_AT_ONCE_MAX)
+    if "sync_desk" not in state:
         state.sync_desk = SyncDesk(state.database)
-    _refuse_a_crowd(state.sync_turns, SYNCS_WAITING_MAX)  # before its body is taken into memory
+    at_once = SYNCS_IN_LINE_MAX if state.database.is_sqlite else SYNCS_AT_ONCE_MAX
+    limiter = turns(state, "sync", at_once, SYNCS_WAITING_MAX, "agents")
     body = await request.body()
-    reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=state.sync_turns)
+    reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=limiter)
     if news:
         state.feed.nudge()
     return Response(reply, media_type=MSGPACK)
@@ -107,12 +106,6 @@ async def watch(
     arrived_ms = request.app.state.clock.now_ms() if entitlements else None
     reply = await feed.wait(_agent(request), cursor, wait_ms, arrived_ms)
     return Response(encode_msgpack(reply), media_type=MSGPACK)
-
-
-def _refuse_a_crowd(turns: CapacityLimiter, waiting_max: int) -> None:
-    """Raises: Busy: so many wait already that this one would give up before it is answered, and ask once more."""
-    if turns.statistics().tasks_waiting >= waiting_max:
-        raise Busy("busy", "More agents speak at once than can be answered soon; say it again in a moment.")
 
 
 def _enroll(state: Any, wanted: EnrollRequest) -> EnrollReply:

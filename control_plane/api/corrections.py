@@ -15,10 +15,11 @@ from control_plane.api.parameters import Page, PageCursor, PageLimit, PathKey, k
 from control_plane.api.verbs import puts, reads
 from control_plane.core.corrections import NAME_MAX
 from control_plane.operations.author import Author
-from control_plane.operations.backfill_usage import EVENTS_MAX, Backfill, Missed, backfill_usage
+from control_plane.operations.backfill_usage import EVENTS_MAX, Backfill, backfill_usage
 from control_plane.operations.change_customer import require_customer
 from control_plane.operations.correct_usage import Item, Kind, Order, Outcome, correct_usage
 from control_plane.operations.enter_corrections import Effects
+from control_plane.operations.price_missed import Missed
 from control_plane.store import corrections
 from control_plane.store.corrections import CorrectionRow
 from control_plane.store.database import Connection

@@ -15,12 +15,15 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 
 
 class Role(StrEnum):
-    """What the holder of a token may do: everything, read everything, be an agent, or become one."""
+    """What the holder of a token may do: everything, read everything, be an agent, become one, or only send usage, or
+    only read the program's metrics."""
 
     ADMIN = "admin"
     SUPPORT = "support"
     AGENT = "agent"
     JOIN = "join"
+    INGEST = "ingest"
+    METRICS = "metrics"
 
 
 class IssuedRole(StrEnum):
@@ -29,6 +32,8 @@ class IssuedRole(StrEnum):
     ADMIN = "admin"
     SUPPORT = "support"
     JOIN = "join"
+    INGEST = "ingest"
+    METRICS = "metrics"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ change_price_book      publish price books, seed them
 rerate_usage           price past calls again
 enter_corrections      corrections made here, into the ledger
 correct_usage          amends or voids a past call
-backfill_usage         enters calls that no agent saw
+price_missed           calls that no agent saw, as events by the rates of their time
+enter_missed           those events, each with its own result
+backfill_usage         the same for one customer, by an order of an admin
+accept_elsewhere       the same for whoever sends events from elsewhere
 pin_price_books        the price books of a plan that is published
 change_customer        add, rename, archive and bring back customers
 change_subscription    subscribe; change plan, seats and add-ons, now or later

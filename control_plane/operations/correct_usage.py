@@ -59,6 +59,7 @@ class ItemResult(StrEnum):
     CONFLICT = "conflict"
     REJECTED = "rejected"
     LATE = "late"
+    UNKNOWN_CUSTOMER = "unknown_customer"
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -88,8 +89,8 @@ def correct_usage(connection: Connection, customer: str, correction: str, order:
         return known
     first, said = _said(connection, customer, order.event)
     event = correct(correction, said, *_wanted(connection, order, said), first.at_ms)
-    entered = enter_corrections(connection, customer, MAKER, [event] if event else [], author)
-    if event is not None and event.event not in entered.names:
+    entered = enter_corrections(connection, MAKER, [event] if event else [], author)
+    if event is not None and (customer, event.event) not in entered.names:
         detail = f"There is an event {event.event!r} already; use another id."
         raise Conflict("event_exists", detail, "correction")
     outcome = Outcome((Item(order.event, ItemResult.ACCEPTED),), entered.effects)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -70,35 +70,46 @@ class Effects(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Entered:
-    """Which events were entered, by id: the others were there before; and what they moved."""
+    """The events that were entered: the others were there before; and what they moved."""
 
-    names: frozenset[str]
-    effects: Effects
+    events: tuple[UsageEvent, ...]
+    owed: tuple[Owed, ...]
+    sums: rollups.Sums
+    credits: tuple[CreditEffect, ...]
+
+    @property
+    def names(self) -> frozenset[tuple[str, str]]:
+        """(customer, event) of each."""
+        return frozenset((event.customer, event.event) for event in self.events)
+
+    @property
+    def effects(self) -> Effects:
+        """What they moved, where all are one customer's."""
+        return Effects(_counters(self.owed), _sums(self.sums), self.credits)
 
 
-def enter_corrections(
-    connection: Connection, customer: str, maker: str, made: Sequence[UsageEvent], author: Author
-) -> Entered:
+def enter_corrections(connection: Connection, maker: str, made: Sequence[UsageEvent], author: Author) -> Entered:
     """Enter what is not there yet. Each counts at its own instant, in the windows of that time; or, where its billing
     period is closed, at the beginning of the next.
 
-    The customer's row must be held. To be called once in a transaction.
+    The rows of the customers must be held. To be called once in a transaction.
 
     Args:
         maker: what makes these events; it stands where the agent stands of other events.
+        made: no identity twice.
     """
-    standing = standing_of(connection, [customer], author.now_ms)
-    closed_ms = standing.closed_until[customer]
-    counts = {event.event: reconciliation.counts_from(event.at_ms, closed_ms) for event in made}
-    added = events.add_new(connection, [event_row(maker, event, counts[event.event], author.now_ms) for event in made])
-    entered = [event for event in made if (customer, event.event) in added]
-    hidden = standing.shadow.get(customer, ())
-    limits = standing.entitlements[customer].limits + hidden
+    standing = standing_of(connection, {event.customer for event in made}, author.now_ms)
+    instants = [
+        Counted(event, reconciliation.counts_from(event.at_ms, standing.closed_until[event.customer])) for event in made
+    ]
+    added = events.add_new(connection, [event_row(maker, *one, author.now_ms) for one in instants])
+    entered = [one for one in instants if (one.event.customer, one.event.event) in added]
     windows: dict[Key, int] = {}
     owed: list[Owed] = []
     sums: rollups.Sums = {}
-    for event in entered:
-        at_ms = counts[event.event]
+    for event, at_ms in entered:
+        customer = event.customer
+        limits = standing.entitlements[customer].limits + standing.shadow.get(customer, ())
         for debit in reconciliation.debits(limits, event, {}, set(), at_ms, standing.calendars[customer]):
             key = Key(customer, debit.limit.counter, debit.scope_value, debit.window.start_ms)
             windows[key] = debit.window.end_ms
@@ -106,30 +117,27 @@ def enter_corrections(
         add_to_sums(sums, event, at_ms)
     books = Books(connection, author.now_ms)
     books.open(windows)
-    _debit(books, owed, hidden)
+    _debit(books, owed, standing.shadow)
     books.save()
-    credits = _burn(connection, books, entered, author.now_ms)
+    told = tuple(one.event for one in entered)
+    credits = _burn(connection, books, told, author.now_ms)
     rollups.add(connection, sums)
-    add_to_meters(connection, [Counted(event, counts[event.event]) for event in entered])
-    moved = [event for event in entered if counts[event.event] != event.at_ms]
-    periods.adjust(
-        connection,
-        [
-            Adjustment(customer, event.event, event.at_ms, counts[event.event], author.now_ms, event.amounts)
-            for event in moved
-        ],
-    )
+    add_to_meters(connection, entered)
+    periods.adjust(connection, [_adjustment(*one, author.now_ms) for one in entered if one.at_ms != one.event.at_ms])
     tell_moved(connection, standing, books.accounts, author.now_ms)
     books.publish()
-    effects = Effects(_counters(owed), _sums(sums), credits)
-    return Entered(frozenset(event.event for event in entered), effects)
+    return Entered(told, tuple(owed), sums, credits)
 
 
-def _debit(books: Books, owed: Sequence[Owed], hidden: tuple[Limit, ...]) -> None:
+def _adjustment(event: UsageEvent, at_ms: int, now_ms: int) -> Adjustment:
+    return Adjustment(event.customer, event.event, event.at_ms, at_ms, now_ms, event.amounts)
+
+
+def _debit(books: Books, owed: Sequence[Owed], hidden: Mapping[str, tuple[Limit, ...]]) -> None:
     """Charge it all, noting what limits in shadow would have refused."""
     shadow = Shadow()
     for key, debit, event in owed:
-        if debit.amount > 0 and event.corrects is None and debit.limit in hidden:
+        if debit.amount > 0 and event.corrects is None and debit.limit in hidden.get(key.customer, ()):
             shadow.look(books.accounts[key], debit.limit, debit.amount, event.at_ms, debit.window.end_ms)
         if debit.amount:
             books.debit(key, debit.amount, debit.cause, event.event)
@@ -142,7 +150,11 @@ def _burn(connection: Connection, books: Books, entered: Sequence[UsageEvent], n
     for key in sorted(books.accounts):
         what = counted(key.counter)
         if what.window == WindowKind.GRANTS:
-            used = [Used(one.event, one.amounts[what.meter], one.at_ms) for one in entered if what.meter in one.amounts]
+            used = [
+                Used(one.event, one.amounts[what.meter], one.at_ms)
+                for one in entered
+                if one.customer == key.customer and what.meter in one.amounts
+            ]
             burned = burn_credits(connection, key.customer, what.meter, used, now_ms)
             found += [CreditEffect(what.meter, grant, change) for grant, change in sorted(burned.items()) if change]
     return tuple(found)

@@ -116,7 +116,7 @@ def rerate_usage(
             found.closed += row.at_ms < closed_ms
             corrections.append(correction(name, said, moved, row.at_ms))
     if apply and corrections:
-        found.corrected = len(enter_corrections(connection, customer, MAKER, corrections, author).names)
+        found.corrected = len(enter_corrections(connection, MAKER, corrections, author).names)
         told = {"order": msgspec.to_builtins(order), "corrected": found.corrected}
         author.write_down(connection, "usage.rerate", name, told, customer)
     if len(rows) > PAGE:

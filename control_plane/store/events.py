@@ -158,6 +158,19 @@ def kept_at_places(connection: Connection, journal: str, boot: int, first: int, 
     return {(row.seq, bytes(row.body)) for row in connection.execute(select(table.seq, table.body).where(here))}
 
 
+def kept_of_journals(connection: Connection, journals: Iterable[str]) -> set[tuple[str, bytes]]:
+    """Journals and bodies of what was kept of these journals without being accepted."""
+    ordered = sorted(set(journals))
+    table = event_conflicts.c
+    found: set[tuple[str, bytes]] = set()
+    for start in range(0, len(ordered), CHUNK):
+        here = table.journal.in_(ordered[start : start + CHUNK])
+        found |= {
+            (row.journal, bytes(row.body)) for row in connection.execute(select(table.journal, table.body).where(here))
+        }
+    return found
+
+
 class Told(NamedTuple):
     """An accepted event, as audits look at it."""
 

@@ -253,7 +253,7 @@ tokens = Table(
     metadata,
     Column("token", KEY, primary_key=True),  # the public half: names the token, proves nothing
     Column("secret_sha256", LargeBinary(32), nullable=False),
-    Column("role", String(16), nullable=False),  # admin support agent join
+    Column("role", String(16), nullable=False),  # admin support agent join ingest metrics
     Column("name", Text, nullable=False),
     Column("agent", KEY),
     Column("created_at_ms", BigInteger, nullable=False),

@@ -186,6 +186,8 @@ class Tokens:
     support: str
     agent: str
     join: str
+    ingest: str
+    metrics: str
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from control_plane.store import tokens as token_rows
 OPEN = {"/healthz", "/readyz"}
 TOKEN_IN_BODY = {"/v1/agents/enroll"}
 AGENTS_ONLY = {"/v1/agents/sync", "/v1/agents/watch"}
+SENDERS_TOO = {"/v1/events", "/api/v1/events"}
 
 
 def walk(app: Litestar) -> Iterator[tuple[str, str]]:
@@ -73,10 +74,13 @@ def test_each_role_is_admitted_only_where_it_belongs(client: TestClient[Litestar
     agent = statuses(client, app, f"Bearer {tokens.agent}")
     join = statuses(client, app, f"Bearer {tokens.join}")
     admin = statuses(client, app, f"Bearer {tokens.admin}")
+    ingest = statuses(client, app, f"Bearer {tokens.ingest}")
     for method, path in support:
         agents_own = path in AGENTS_ONLY and method != "OPTIONS"
         assert join[method, path] == 403
         assert (agent[method, path] == 403) == (not agents_own), (method, path)
+        sends = method == "POST" and path in SENDERS_TOO
+        assert (ingest[method, path] == 403) == (not sends), (method, path)
         if method == "OPTIONS":
             continue  # says nothing but which methods there are
         asks = method == "POST" and path.endswith(("/explain/replays", "/v1/what-if"))  # reads, and needs a body

@@ -52,7 +52,7 @@ def use(database: Any, clock: Any, customer: str, calls: int, user: str | None =
         UsageEvent(f"{customer}-{at}", customer, "chat", clock.now_ms(), {"requests": 1}, Subject(user))
         for at in range(calls)
     ]
-    database.run(lambda connection: enter_corrections(connection, customer, "test", events, author))
+    database.run(lambda connection: enter_corrections(connection, "test", events, author))
 
 
 def test_a_preview_says_who_and_whose_limits_fall_below_their_use(

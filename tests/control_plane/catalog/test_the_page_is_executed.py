@@ -51,7 +51,7 @@ class Reader:
         (calls,) = re.findall(r"made (\d+) requests", said)
         author = Author("test", self.clock.now_ms())
         events = [UsageEvent(f"e{at}", busy, "chat", author.now_ms, {"requests": 1}) for at in range(int(calls))]
-        self.database.run(lambda connection: enter_corrections(connection, busy, "test", events, author))
+        self.database.run(lambda connection: enter_corrections(connection, "test", events, author))
 
     def run(self, text: str) -> None:
         for command, expected in re.findall(r"^\$ allotment (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):

@@ -63,7 +63,7 @@ def test_rerating_shows_what_it_would_do_and_then_does_it_once(sqlite_url: str) 
         how: dict[str, Any] = {"model": "m", "derived": ("cost_micros",)}
         priced = (Priced("cost_micros", "standard@1", "m"),)
         event = UsageEvent("call", "acme", "chat", NOW_MS, amounts, priced=priced, **how)
-        enter_corrections(connection, "acme", "test", [event], author)
+        enter_corrections(connection, "test", [event], author)
 
     database.run(work)
     database.dispose()

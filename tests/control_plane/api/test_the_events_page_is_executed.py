@@ -1,0 +1,102 @@
+"""The page about usage from elsewhere is executed, with clients nobody here wrote, against a real control plane."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from corehttp.exceptions import HttpResponseError
+from openmeter import Client
+
+pytestmark = pytest.mark.slow
+
+PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
+CATALOG: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/v1/features/chat", {"name": "Chat", "kind": "metered"}),
+    ("/v1/features/prompt", {"name": "Prompts", "kind": "metered"}),
+    ("/v1/meters/images", {"unit": "images"}),
+    ("/v1/plans/pro", {"name": "Pro", "features": [{"feature": "chat"}, {"feature": "prompt"}]}),
+)
+
+
+def blocks(section: str) -> list[tuple[str, str]]:
+    """Language and text of each block of code of a section."""
+    text = re.split(r"^## ", PAGE.partition(f"\n## {section}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+class Elsewhere:
+    """Whoever sends usage to a control plane, and an admin who looks at what came of it."""
+
+    def __init__(self, served: Any) -> None:
+        self.admin = httpx.Client(base_url=served.url, headers=served.headers)
+        for path, body in CATALOG:
+            assert self.admin.put(path, json=body).is_success, path
+        for customer in ("acme", "customer-1"):
+            assert self.admin.put(f"/v1/customers/{customer}", json={"name": customer}).is_success
+            assert self.admin.put(f"/v1/customers/{customer}/subscription", json={"plan": "pro"}).is_success
+        made = self.admin.post("/v1/tokens", json={"role": "ingest", "name": "gateway"})
+        self.url, self.token = served.url, made.json()["text"]
+
+    def close(self) -> None:
+        self.admin.close()
+
+    def run(self, language: str, text: str) -> str:
+        """Execute a block of the page as a reader would. Returns what it prints."""
+        command = {"sh": ["bash", "-euc", text], "python": [sys.executable, "-c", text]}[language]
+        environment = {**os.environ, "ALLOTMENT_URL": self.url, "ALLOTMENT_TOKEN": self.token}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def usage(self, customer: str) -> dict[str, int]:
+        rows = self.admin.get(f"/v1/customers/{customer}/usage", params={"group_by": "meter"}).json()["items"]
+        return {row["meter"]: row["quantity"] for row in rows}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_every_block_of_the_page_does_what_it_says(served: Any) -> None:
+    with contextlib.closing(Elsewhere(served)) as elsewhere:
+        _cloud_events(elsewhere)
+        _openmeter(elsewhere)
+
+
+def _cloud_events(elsewhere: Elsewhere) -> None:
+    (said, answered) = blocks("CloudEvents")
+    assert json.loads(elsewhere.run(*said)) == json.loads(answered[1])
+    assert elsewhere.usage("acme") == {"input_tokens": 1_386, "output_tokens": 230, "requests": 1}
+
+
+def _openmeter(elsewhere: Elsewhere) -> None:
+    (program,) = blocks("Clients of OpenMeter")
+    for _ in range(2):
+        elsewhere.run(*program)
+    assert elsewhere.usage("customer-1") == {"input_tokens": 100, "output_tokens": 0, "requests": 1}
+
+    def event(id_: str, **data: Any) -> Any:
+        return {
+            "id": id_,
+            "source": "my-app",
+            "specversion": "1.0",
+            "type": "prompt",
+            "subject": "customer-1",
+            "data": data,
+        }
+
+    with Client(endpoint=elsewhere.url, token=elsewhere.token) as client:
+        client.events.ingest_events([event("a", tokens=30, type="output", path="/hello world"), event("b", images=2)])
+        client.events.ingest_events_json([event("c", amounts={"images": 1}, subject={"user": "ann"}, requests=0)])
+        with pytest.raises(HttpResponseError) as refused:
+            client.events.ingest_events([event("d", smiles=1), event("e", images=4), event("f", images=1.5)])
+    assert refused.value.status_code == 400
+    text = refused.value.response.text()
+    assert "2 of 3 events are not counted, the others are. Event 0 (d) is rejected: amounts.smiles" in text
+    assert elsewhere.usage("customer-1") == {"input_tokens": 100, "output_tokens": 30, "images": 7, "requests": 4}
