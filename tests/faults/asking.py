@@ -22,14 +22,14 @@ class Kind:
     Attributes:
         name: of its folder in `examples/`.
         command: what runs it in the foreground, in a copy of that folder.
-        keys: the file with API keys, and what its lines for one customer are.
+        keys: the file that says whose each API key is.
         settles: whether it says what an answer used; sees_aborts: also of one that broke off.
         closed: what callers are told while no agent answers.
     """
 
     name: str
     command: list[str]
-    keys: tuple[str, str]
+    keys: str
     settles: bool = False
     sees_aborts: bool = False
     closed: int = 503
@@ -39,15 +39,22 @@ KINDS = [
     Kind(
         "nginx",
         ["nginx", "-p", ".", "-c", "nginx.conf", "-g", "daemon off; user root;"],
-        ("keys.map", '"Bearer key-of-{0}" {0};\n'),
+        "keys.map",
     ),
     Kind(
         "nginx-lua",
         ["nginx", "-p", ".", "-c", "nginx.conf", "-g", "daemon off; user root;"],
-        ("keys.map", '"Bearer key-of-{0}" {0};\n'),
+        "keys.map",
         settles=True,
         sees_aborts=True,
     ),
+    Kind(
+        "envoy",
+        [str(BIN / "envoy"), "-c", "envoy.yaml", "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warn"],
+        "whose.lua",
+        settles=True,
+    ),
+    Kind("caddy", [str(BIN / "caddy"), "run"], "Caddyfile"),
 ]
 
 
@@ -69,14 +76,20 @@ class Proxy:
         """Run the example as it is, but for where the agent, the provider and the proxy itself are."""
         shutil.copytree(EXAMPLES / self.kind.name, self.folder)
         self.customers = [f"{self.kind.name}-{number}" for number in range(CUSTOMERS)]
-        name, line = self.kind.keys
-        (self.folder / name).write_text("".join(line.format(customer) for customer in self.customers))
+        keys = self.folder / self.kind.keys
+        lines = keys.read_text().splitlines(keepends=True)
+        more = [line.replace("acme", customer) for customer in self.customers for line in lines if "acme" in line]
+        first = next(at for at, line in enumerate(lines) if "acme" in line)
+        others = [line for line in lines[first:] if "acme" not in line and "globex" not in line]
+        keys.write_text("".join([*lines[:first], *more, *others]))
         for path in self.folder.iterdir():
             text = path.read_text()
             for said, meant in (
                 ("/run/allotment/http.sock", str(agent_socket)),
                 ("127.0.0.1:9000", provider_url.removeprefix("http://")),
                 ("127.0.0.1:8080", f"127.0.0.1:{self.port}"),
+                ("port_value: 9000", f"port_value: {provider_url.rpartition(':')[2]}"),
+                ("port_value: 8080", f"port_value: {self.port}"),
             ):
                 text = text.replace(said, meant)
             path.write_text(text)
