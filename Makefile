@@ -11,7 +11,7 @@ LITELLM_READY := $(LITELLM)/.ready
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 5)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint model bench kill-rounds stop-and-restart convergence simulate large-books compare clean
+.PHONY: help run test lint model bench bench-proxies kill-rounds stop-and-restart convergence simulate large-books compare clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -39,6 +39,9 @@ SIMULATE = --seeds $(or $(SEEDS),20) $(if $(HOURS),--hours $(HOURS)) $(if $(AGEN
 
 simulate: $(READY) ## Real agents and a real control plane in simulated storms (SEEDS=n HOURS=h AGENTS=n SEED=k CROWDED=1 MUTATIONS=1).
 	$(BIN)/python -m tests.simulation.run $(SIMULATE) $(ARGS)
+
+bench-proxies: $(READY) $(LITELLM_READY) ## Measure model calls through the agent's proxy beside direct ones, nginx and LiteLLM (ARGS="--rounds 1" for a glance).
+	$(BIN)/python tests/benchmarks/model_proxies.py $(ARGS)
 
 kill-rounds: $(READY) ## Kill an agent 100 times under load and compare what callers were told with the ledger.
 	$(BIN)/python tests/benchmarks/kill_rounds.py $(ARGS)

@@ -6,6 +6,7 @@ server         connections of callers, one call after the other
 forward        one call passed on: admitted before, settled after
 admission      operations for those who can wait for an answer
 upstreams      where calls go
+lines          connections to providers, kept for the next call
 bodies         what is read, and what is changed, of a request
 cutting        how a stream ends that may use no more
 hiding         takes the usage out of a stream whose caller did not ask for it

@@ -18,6 +18,7 @@ from agent.proxy.admission import Dispatch
 from agent.proxy.bodies import Prepared, prepare
 from agent.proxy.cutting import last_words
 from agent.proxy.hiding import UsageHider
+from agent.proxy.lines import Lines
 from agent.proxy.upstreams import Target, target_of
 from protocol.decisions import Decision
 from protocol.local_messages import ErrorReply, Problem, Release, Reply, Settle
@@ -76,7 +77,7 @@ class Forwarder:
         owners: Owners | None,
         feature: str | None,
         bound: Bound,
-        transport: httpx.AsyncBaseTransport,
+        lines: Lines,
         estimates: Estimates,
     ) -> None:
         self._dispatch = dispatch
@@ -87,8 +88,7 @@ class Forwarder:
         self._owners = owners
         self._feature = feature
         self._bound = bound
-        # The transport alone: a client would remember one caller's cookies for the next, and follow redirects.
-        self._transport = transport
+        self._lines = lines
         self._estimates = estimates
 
     async def forward(self, asked: Asked, caller: Caller) -> None:
@@ -124,13 +124,15 @@ class Forwarder:
         try:
             request = _request(asked, target, prepared)
             sent = True
-            response = await self._transport.handle_async_request(request)
-            status = response.status_code
-            try:
-                whole = await self._bring_back(response, target, prepared, caller, metered, ours)
-            finally:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                    await response.aclose()
+            # A transport alone: a client would remember one caller's cookies for the next, and follow redirects.
+            async with self._lines.line(target.provider) as line:
+                response = await line.handle_async_request(request)
+                status = response.status_code
+                try:
+                    whole = await self._bring_back(response, target, prepared, caller, metered, ours)
+                finally:
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                        await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.PoolTimeout) as error:
             sent = False
             await caller.refuse(_unreachable(target, error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import msgspec
@@ -11,12 +12,11 @@ from agent.core.attribution import decode_owners
 from agent.core.estimate import Bound, Estimates
 from agent.proxy.admission import Dispatch
 from agent.proxy.forward import Forwarder
-from agent.proxy.server import CONNECTIONS_MAX, Proxy
+from agent.proxy.lines import Lines, one_connection
+from agent.proxy.server import Proxy
 from agent.proxy.upstreams import DEFAULT_URLS
 from agent.settings import ProxySettings
 from protocol.violations import Violation
-
-KEEPALIVE_S = 60.0
 
 
 def make_proxy(
@@ -32,10 +32,7 @@ def make_proxy(
             raise Violation(
                 "ALLOTMENT_PROXY_KEYS_FILE", f"names a file that says no owners: {error}", expected
             ) from None
-    limits = httpx.Limits(
-        max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX // 4, keepalive_expiry=KEEPALIVE_S
-    )
-    transport = httpx.AsyncHTTPTransport(limits=limits)
+    lines = Lines(partial(one_connection, httpx.create_ssl_context()))
     return Proxy(
         dispatch,
         lambda finish: Forwarder(
@@ -46,7 +43,7 @@ def make_proxy(
             owners=owners,
             feature=settings.feature,
             bound=Bound.WORST if settings.worst else Bound.P95,
-            transport=transport,
+            lines=lines,
             estimates=estimates,
         ),
     )

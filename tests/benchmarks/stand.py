@@ -129,13 +129,15 @@ def load_catalog(plane: ControlPlane, customers: int) -> None:
 
 @dataclass
 class Agent:
-    """One agent: ``directory`` holds its journal and its log, ``sockets`` (a short path) its sockets."""
+    """One agent: ``directory`` holds its journal and its log, ``sockets`` (a short path) its sockets; ``settings`` are
+    more variables of its environment."""
 
     name: str
     directory: Path
     sockets: Path
     plane: ControlPlane
     core: int | None = None
+    settings: dict[str, str] = field(default_factory=dict)
     started: Running | None = None
 
     @property
@@ -170,6 +172,7 @@ class Agent:
             "ALLOTMENT_JOIN_TOKEN": self.plane.join_token,
             "ALLOTMENT_DATA_DIR": str(self.directory / "data"),
             "ALLOTMENT_SOCKET_DIR": str(self.sockets),
+            **self.settings,
         }, self.core)  # fmt: skip
 
     def wait_for_leases(self, within_s: float = 30.0) -> None:
