@@ -48,7 +48,7 @@ def fill(database: Database, calls: int) -> None:
             )
             for at in range(start, min(calls, start + 5_000))
         ]  # fmt: skip
-        database.run(partial(enter_corrections, customer="acme", maker="bench", corrections=events, author=AUTHOR))
+        database.run(partial(enter_corrections, maker="bench", made=events, author=AUTHOR))
 
 
 def pages(database: Database, order: Rerating, *, apply: bool) -> str:
