@@ -21,6 +21,9 @@ events          usage events, accepted or not
 ingest          usage from elsewhere
 cloud_events    CloudEvents as calls
 media           bodies that routes read by themselves, in the documentation
+otlp            OpenTelemetry spans as usage
+span_reading    OTLP's bytes as calls
+pieces          many customers' calls, in transactions of some each
 crowds          how many of one sort are worked on at once
 leases          what is lent, and written off
 corrections     past usage amended, voided and entered afterwards
@@ -75,6 +78,7 @@ from control_plane.api.meter_values import METER_VALUE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
 from control_plane.api.migrations import MIGRATION_HANDLERS
 from control_plane.api.notices import NOTICE_HANDLERS
+from control_plane.api.otlp import OTLP_HANDLERS
 from control_plane.api.overrides import OVERRIDE_HANDLERS
 from control_plane.api.periods import PERIOD_HANDLERS
 from control_plane.api.plans import PLAN_HANDLERS
@@ -106,6 +110,7 @@ ALL_HANDLERS: list[Any] = [
     *EXPLANATION_HANDLERS,
     *EVENT_HANDLERS,
     *INGEST_HANDLERS,
+    *OTLP_HANDLERS,
     *LEASE_HANDLERS,
     *ADJUSTMENT_HANDLERS,
     *CORRECTION_HANDLERS,

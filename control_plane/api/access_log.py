@@ -8,7 +8,16 @@ from typing import Any
 from litestar.types import Message, Scope
 
 _logger = logging.getLogger("allotment.access")
-_QUIET = ("/v1/agents/sync", "/v1/agents/watch", "/v1/events", "/api/v1/events", "/healthz", "/readyz", "/schema")
+_QUIET = (
+    "/v1/agents/sync",
+    "/v1/agents/watch",
+    "/v1/events",
+    "/api/v1/events",
+    "/v1/traces",
+    "/healthz",
+    "/readyz",
+    "/schema",
+)
 
 
 async def log_access(message: Message, scope: Scope) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,13 @@ from control_plane.api.context import Context
 from control_plane.api.crowds import turns
 from control_plane.api.errors import PROBLEM_JSON, Problem
 from control_plane.api.media import described
+from control_plane.api.pieces import Done, in_pieces
 from control_plane.api.verbs import PROBLEMS
 from control_plane.operations.accept_elsewhere import accept_elsewhere
+from control_plane.operations.author import Author
 from control_plane.operations.correct_usage import Item, ItemResult
-from control_plane.operations.price_missed import Missed
 from control_plane.operations.refusals import Conflict, NotFound, Refusal, Unprocessable
-from protocol.events import UsageEvent
+from control_plane.store.database import Connection
 from protocol.violations import Violation
 
 TAGS = ["usage from elsewhere"]
@@ -41,10 +43,8 @@ EVENTS_BYTES_MAX = 2 * 1024 * 1024
 AT_ONCE_MAX = 4
 """Of the database's connections, so that people and agents are served meanwhile."""
 WAITING_MAX = 32
-TOGETHER_MAX = 500
-"""Events in one transaction, which holds the rows of their customers; more where one customer has more."""
 
-_COUNTED = {ItemResult.ACCEPTED, ItemResult.DUPLICATE}
+COUNTED = {ItemResult.ACCEPTED, ItemResult.DUPLICATE}
 _REFUSALS: dict[ItemResult, type[Refusal]] = {
     ItemResult.UNKNOWN_CUSTOMER: NotFound,
     ItemResult.CONFLICT: Conflict,
@@ -109,7 +109,7 @@ async def _take(request: Request[Any, Any, Any], context: Context, *, foreign: b
         entries = [_read(one, context.now_ms, foreign=foreign) for one in bodies]
         if not many and isinstance(entries[0].told, Violation):
             raise entries[0].told
-        items, _ = enter(context, SORT, [one.told for one in entries])
+        items, _ = in_pieces(context, [one.told for one in entries], _accept)
         answers = [_answer(at, entry, item) for at, (entry, item) in enumerate(zip(entries, items, strict=True))]
         counts: dict[str, int] = {}
         for one in answers:
@@ -128,7 +128,7 @@ async def post_events(request: Request[Any, Any, Any], context: NamedDependency[
     counted is answered by a problem."""
     answer, many = await _take(request, context, foreign=False)
     only = answer.items[0]
-    if not many and only.result not in _COUNTED:
+    if not many and only.result not in COUNTED:
         refuse = _REFUSALS.get(only.result, Unprocessable)
         raise refuse(f"event_{only.result.value}", only.detail)
     return answer
@@ -141,7 +141,7 @@ async def post_openmeter_events(request: Request[Any, Any, Any], context: NamedD
     """The same for clients of OpenMeter, whose events have data of any sort: 204 if all are counted, now or before;
     else a problem that says which are not. The others are."""
     answer, _ = await _take(request, context, foreign=True)
-    refused = [one for one in answer.items if one.result not in _COUNTED]
+    refused = [one for one in answer.items if one.result not in COUNTED]
     if refused:
         first = refused[0]
         text = f"{len(refused)} of {len(answer.items)} events are not counted, the others are. Event {first.at}"
@@ -149,35 +149,9 @@ async def post_openmeter_events(request: Request[Any, Any, Any], context: NamedD
         raise Violation("", text, code="events_not_counted")
 
 
-def enter(context: Context, sort: str, told: list[Told | Violation]) -> tuple[list[Item | Violation], list[UsageEvent]]:
-    """Enter the calls, those of some customers at a time, each time in one transaction.
-
-    Said again after a part of it was done, it does the rest. Returns what came of each, and what was entered.
-    """
-    by_customer: dict[str, list[tuple[int, Missed]]] = {}
-    items: dict[int, Item | Violation] = {}
-    for at, one in enumerate(told):
-        if isinstance(one, Violation):
-            items[at] = one
-        else:
-            by_customer.setdefault(one.customer, []).append((at, one.call))
-    entered: list[UsageEvent] = []
-    together: list[tuple[int, str, Missed]] = []
-
-    def flush() -> None:
-        calls = [(customer, call) for _, customer, call in together]
-        found = context.change(lambda connection, author: accept_elsewhere(connection, sort, calls, author))
-        items.update({at: item for (at, _, _), item in zip(together, found.items, strict=True)})
-        entered.extend(found.entered.events)
-        together.clear()
-
-    for customer in sorted(by_customer):
-        if together and len(together) + len(by_customer[customer]) > TOGETHER_MAX:
-            flush()
-        together += [(at, customer, call) for at, call in by_customer[customer]]
-    if together:
-        flush()
-    return [items[at] for at in range(len(told))], entered
+def _accept(connection: Connection, told: Sequence[Told], author: Author) -> Done:
+    found = accept_elsewhere(connection, SORT, [(one.customer, one.call) for one in told], author)
+    return found.items, found.entered.events
 
 
 def _bodies(kind: str, headers: dict[str, str], body: bytes) -> tuple[list[bytes], bool]:

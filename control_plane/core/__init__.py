@@ -36,5 +36,6 @@ recalls          whom to ask for unused rest
 lease_life       what reports and silence do to a lease
 exhaustion       when a limit will be reached
 grains           how finely usage is told apart in time
+spans            which calls of models spans tell of
 reconciliation   which events are new, and what no lease paid for
 """

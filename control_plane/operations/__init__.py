@@ -15,6 +15,7 @@ correct_usage          amends or voids a past call
 price_missed           calls that no agent saw, as events by the rates of their time
 enter_missed           those events, each with its own result
 backfill_usage         the same for one customer, by an order of an admin
+accept_spans           the same for calls that spans tell of, each once
 accept_elsewhere       the same for whoever sends events from elsewhere
 pin_price_books        the price books of a plan that is published
 change_customer        add, rename, archive and bring back customers

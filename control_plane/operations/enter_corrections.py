@@ -11,6 +11,7 @@ import msgspec
 from control_plane.core import reconciliation
 from control_plane.core.aggregates import Counted
 from control_plane.core.kinds import counted
+from control_plane.core.spans import parse_name
 from control_plane.operations.add_to_meters import add_to_meters
 from control_plane.operations.author import Author
 from control_plane.operations.burn_credits import Used, burn_credits
@@ -28,6 +29,9 @@ from protocol.entitlements import Limit
 from protocol.events import UsageEvent
 from protocol.instants import rfc3339
 from protocol.windows import WindowKind
+
+SPANS = "spans"
+"""What begins the maker of events of spans."""
 
 Owed = tuple[Key, reconciliation.Debit, UsageEvent]
 
@@ -194,12 +198,16 @@ def _sums(sums: rollups.Sums) -> tuple[SumEffect, ...]:
 
 def event_row(maker: str, event: UsageEvent, at_ms: int, now_ms: int) -> events.Row:
     """An event that is made here, as it is stored."""
+    journal, (boot, seq) = own_journal(maker, event), (0, 0)
+    span = parse_name(event.event) if maker.startswith(SPANS) else None
+    if span is not None:
+        journal, (boot, seq) = trace_journal(event.customer, span.trace), span.place
     return events.Row(
         customer=event.customer,
         event=event.event,
-        journal=f"{maker}~{place_of(event)}",
-        boot=0,
-        seq=0,
+        journal=journal,
+        boot=boot,
+        seq=seq,
         agent=maker,
         feature=event.feature,
         at_ms=at_ms,
@@ -210,6 +218,15 @@ def event_row(maker: str, event: UsageEvent, at_ms: int, now_ms: int) -> events.
     )
 
 
-def place_of(event: UsageEvent) -> str:
+def own_journal(maker: str, event: UsageEvent) -> str:
     """No journal ever held it: it has one to itself, so that the place of every event is its own."""
-    return blake2b(f"{event.customer}/{event.event}".encode(), digest_size=16).hexdigest()
+    return f"{maker}~{_digest(event.customer, event.event)}"
+
+
+def trace_journal(customer: str, trace: str) -> str:
+    """Spans of one trace of a customer are found by this, whoever brings them."""
+    return f"{SPANS}~{_digest(customer, trace)}"
+
+
+def _digest(customer: str, name: str) -> str:
+    return blake2b(f"{customer}/{name}".encode(), digest_size=16).hexdigest()

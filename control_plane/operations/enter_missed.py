@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from control_plane.core import reconciliation
 from control_plane.operations.author import Author
 from control_plane.operations.correct_usage import Item, ItemResult
-from control_plane.operations.enter_corrections import Entered, enter_corrections, place_of
+from control_plane.operations.enter_corrections import Entered, enter_corrections, own_journal
 from control_plane.operations.price_missed import Missed, Pricing
 from control_plane.store import custody, events
 from control_plane.store.database import Connection
@@ -67,7 +67,7 @@ def keep_aside(connection: Connection, maker: str, aside: Iterable[Aside], now_m
     """Keep what could not be counted for people to look at, once however often it is said."""
     rows = [
         events.Conflict(
-            event.customer, event.event, maker, f"{maker}~{place_of(event)}", 0, 0, result.value,
+            event.customer, event.event, maker, own_journal(maker, event), 0, 0, result.value,
             encode_msgpack(event), now_ms,
         )
         for event, result in aside

@@ -19,7 +19,7 @@ from control_plane.store import tokens as token_rows
 OPEN = {"/healthz", "/readyz"}
 TOKEN_IN_BODY = {"/v1/agents/enroll"}
 AGENTS_ONLY = {"/v1/agents/sync", "/v1/agents/watch"}
-SENDERS_TOO = {"/v1/events", "/api/v1/events"}
+SENDERS_TOO = {"/v1/events", "/api/v1/events", "/v1/traces"}
 
 
 def walk(app: Litestar) -> Iterator[tuple[str, str]]:

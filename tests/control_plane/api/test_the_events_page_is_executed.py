@@ -8,6 +8,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from openmeter import Client
 pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
+ANSWER = json.dumps(
+    json.loads((Path(__file__).parents[2] / "data" / "recorded" / "openai-chat-1.json").read_text())
+).encode()
 CATALOG: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/features/chat", {"name": "Chat", "kind": "metered"}),
     ("/v1/features/prompt", {"name": "Prompts", "kind": "metered"}),
@@ -49,10 +55,10 @@ class Elsewhere:
     def close(self) -> None:
         self.admin.close()
 
-    def run(self, language: str, text: str) -> str:
+    def run(self, language: str, text: str, **settings: str) -> str:
         """Execute a block of the page as a reader would. Returns what it prints."""
         command = {"sh": ["bash", "-euc", text], "python": [sys.executable, "-c", text]}[language]
-        environment = {**os.environ, "ALLOTMENT_URL": self.url, "ALLOTMENT_TOKEN": self.token}
+        environment = {**os.environ, "ALLOTMENT_URL": self.url, "ALLOTMENT_TOKEN": self.token, **settings}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -67,6 +73,7 @@ def test_every_block_of_the_page_does_what_it_says(served: Any) -> None:
     with contextlib.closing(Elsewhere(served)) as elsewhere:
         _cloud_events(elsewhere)
         _openmeter(elsewhere)
+        _spans(elsewhere)
 
 
 def _cloud_events(elsewhere: Elsewhere) -> None:
@@ -77,8 +84,7 @@ def _cloud_events(elsewhere: Elsewhere) -> None:
 
 def _openmeter(elsewhere: Elsewhere) -> None:
     (program,) = blocks("Clients of OpenMeter")
-    for _ in range(2):
-        elsewhere.run(*program)
+    elsewhere.run(*program)
     assert elsewhere.usage("customer-1") == {"input_tokens": 100, "output_tokens": 0, "requests": 1}
 
     def event(id_: str, **data: Any) -> Any:
@@ -92,6 +98,8 @@ def _openmeter(elsewhere: Elsewhere) -> None:
         }
 
     with Client(endpoint=elsewhere.url, token=elsewhere.token) as client:
+        for _ in range(2):
+            client.events.ingest_event(event("a", tokens=30, type="output"))
         client.events.ingest_events([event("a", tokens=30, type="output", path="/hello world"), event("b", images=2)])
         client.events.ingest_events_json([event("c", amounts={"images": 1}, subject={"user": "ann"}, requests=0)])
         with pytest.raises(HttpResponseError) as refused:
@@ -100,3 +108,47 @@ def _openmeter(elsewhere: Elsewhere) -> None:
     text = refused.value.response.text()
     assert "2 of 3 events are not counted, the others are. Event 0 (d) is rejected: amounts.smiles" in text
     assert elsewhere.usage("customer-1") == {"input_tokens": 100, "output_tokens": 30, "images": 7, "requests": 4}
+
+
+class Provider(BaseHTTPRequestHandler):
+    """Answers every call as OpenAI once did."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(ANSWER)))
+        self.end_headers()
+        self.wfile.write(ANSWER)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@contextlib.contextmanager
+def provider() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Provider)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _spans(elsewhere: Elsewhere) -> None:
+    """OpenTelemetry's own instrumentation of OpenAI's own client, and its own exporter."""
+    (program,) = blocks("OpenTelemetry spans")
+    before = elsewhere.usage("acme")
+    with provider() as url:
+        elsewhere.run(*program, OPENAI_BASE_URL=url, OPENAI_API_KEY="k", OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
+    after = elsewhere.usage("acme")
+    said = json.loads(ANSWER)["usage"]
+    assert after["input_tokens"] - before["input_tokens"] == said["prompt_tokens"]
+    assert after["output_tokens"] - before["output_tokens"] == said["completion_tokens"]
+    assert after["requests"] - before["requests"] == 1
+    (newest, *_) = elsewhere.admin.get("/v1/customers/acme/events").json()["items"]
+    assert newest["agent"].startswith("spans~")
+    assert newest["usage"]["model"] == json.loads(ANSWER)["model"]
