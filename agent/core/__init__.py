@@ -18,6 +18,7 @@ demand         when to ask for more, when to give back
 tokens         usage of any provider, whole or streamed, to our token classes and meters
 attribution    whose call it is, by the headers of a request
 paths          what the path of a model call tells
+fetched        what a provider says only when it is asked later
 prompts        what the body of a request tells of its cost
 passing        calls that another proxy passes on
 estimate       how much to hold before a call and while it streams, and what to charge when it broke off

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,11 +12,11 @@ from agent.core.paths import answers_in_tokens
 from agent.core.prompts import Prompt, prompt_of
 from agent.core.tokens.names import model_in
 from agent.core.tokens.read import UsageReader
-from agent.core.tokens.usage import Usage
+from agent.core.tokens.usage import Pass, Usage
 from protocol.decisions import Decision, Verdict
 from protocol.events import Outcome, UsageSource
 from protocol.ids import is_model_name
-from protocol.local_messages import Call, ErrorReply, Extend, Release, Reserve, Settle
+from protocol.local_messages import Call, ErrorReply, Extend, Record, Release, Reserve, Settle
 from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS
 
 DEADLINE_MS = 2_000
@@ -24,6 +24,8 @@ DEADLINE_MS = 2_000
 LONG_ANSWER_TOKENS = 2_048
 """What is held at most of an answer that comes whole and is not bounded by its request, unless the worst is wanted. To
 hold all that a model could say would refuse whoever has a small limit."""
+
+_CACHES_SAY = ("cf-aig-cache-status", "x-portkey-cache-status", "helicone-cache")
 
 Extending = Callable[[Extend], object]
 """Holds more at once, or says why not; ``None``: not yet."""
@@ -72,7 +74,8 @@ class MeteredCall:
     """Holds, watches and accounts for one call.
 
     Attributes:
-        name: the reservation under which it is held.
+        name: the reservation under which it is held. call: whose it is.
+        response: the provider's own name for the answer, once it has ended.
         cut: why it gets no more, once an extension was refused and what is held is used up.
     """
 
@@ -88,7 +91,7 @@ class MeteredCall:
     ) -> None:
         self._estimates = estimates
         self.name = name
-        self._call = call
+        self.call = call
         self._provider = provider
         self._path = path
         self._prompt = told.prompt
@@ -98,12 +101,15 @@ class MeteredCall:
         self._held = self._first_output()
         self._inputs = estimates.input_tokens(self._model, self._prompt, bound)
         self._reader: UsageReader | None = None
+        self._stored = False
+        self._others: tuple[Pass, ...] = ()
+        self.response: str | None = None
         self.cut: Decision | ErrorReply | None = None
 
     def reserve(self) -> Reserve:
         """What must be held before it is sent."""
         return Reserve(
-            reservation=self.name, call=self._call, amounts=self._amounts(self._held), deadline_ms=DEADLINE_MS
+            reservation=self.name, call=self.call, amounts=self._amounts(self._held), deadline_ms=DEADLINE_MS
         )
 
     def release(self) -> Release:
@@ -114,6 +120,7 @@ class MeteredCall:
         """Its answer begins."""
         encoded = headers.get("content-encoding", "identity") != "identity"
         self._reader = None if encoded else UsageReader(self._path, headers)
+        self._stored = came_from_a_cache(headers)
 
     def feed(self, chunk: bytes, extend: Extending) -> None:
         """The next bytes of the answer; of a stream, more is held in time, or ``cut`` says why there is no more."""
@@ -132,17 +139,23 @@ class MeteredCall:
         if used_up and not is_allowed(reply) and isinstance(reply, Decision | ErrorReply):
             self.cut = reply
 
-    def ended(self, status: int | None, *, whole: bool, sent: bool = True) -> Settle | Release:
-        """What it came to: said by the provider, or estimated where it broke off before that.
+    def ended(self, status: int | None, *, whole: bool, sent: bool = True) -> Settle | Release | None:
+        """What it came to: said by the provider, or estimated where it broke off before that. ``None``: the provider
+        goes on by itself and will say it when it is asked (:mod:`agent.core.fetched`); what is held stays held.
 
         Args:
             status: of the answer; ``None``: none came. whole: the answer came to its end.
             sent: the request may have reached the provider.
         """
         usage = self._reader.end() if self._reader is not None else _nothing(whole=whole and status is not None)
+        self.response, self._others = usage.response, () if self._stored else usage.others
+        if self._stored and whole:
+            usage = msgspec.structs.replace(usage, tokens={}, meters={}, usage_source=UsageSource.PROVIDER)
         said = usage.usage_source is UsageSource.PROVIDER or bool(usage.tokens or usage.meters)
         if not said and (not sent or (status is not None and status >= 300)):
             return self.release()
+        if not said and whole and self._reader is not None and self._reader.running:
+            return None
         if not whole and usage.outcome is Outcome.COMPLETE and not self._complete:
             usage = msgspec.structs.replace(usage, outcome=Outcome.ABORTED)
         if status is None or status >= 400:
@@ -158,8 +171,26 @@ class MeteredCall:
             outcome=usage.outcome,
             model=model or None,
             provider=self._provider,
-            call=self._call,
+            call=self.call,
         )
+
+    def endings(self, status: int | None, *, whole: bool, sent: bool = True) -> Iterator[Settle | Release | Record]:
+        """What is to be said now that it has ended: :meth:`ended`, and :meth:`others`."""
+        ending = self.ended(status, whole=whole, sent=sent)
+        if ending is not None:
+            yield ending
+        yield from self.others()
+
+    def others(self) -> Iterator[Record]:
+        """What other models used on the same call, once it has ended: events of their own, at those models' prices."""
+        for number, one in enumerate(self._others, start=1):
+            yield Record(
+                event=f"{self.name}-{number}",
+                call=msgspec.structs.replace(self.call, model=one.model),
+                amounts={REQUESTS: 0},
+                tokens=one.tokens,
+                provider=self._provider,
+            )
 
     @property
     def _complete(self) -> bool:
@@ -187,6 +218,17 @@ class MeteredCall:
 
     def _amounts(self, outputs: int) -> dict[str, int]:
         return {REQUESTS: 1, INPUT_TOKENS: self._inputs, OUTPUT_TOKENS: outputs}
+
+
+def came_from_a_cache(headers: Mapping[str, str]) -> bool:
+    """Whether a gateway between us and the provider says that it had the answer: nothing was used for it.
+
+    Args:
+        headers: names in lower case. ``Cache-Status`` is of RFC 9211, the others Cloudflare's, Portkey's, Helicone's.
+    """
+    if any(headers.get(name, "").upper().endswith("HIT") for name in _CACHES_SAY):
+        return True
+    return any(part.strip().lower() in ("hit", "hit=?1") for part in headers.get("cache-status", "").split(";")[1:])
 
 
 def is_allowed(reply: object) -> bool:

@@ -33,6 +33,9 @@ def record(
     amounts = normalise(request.amounts, request.tokens)
     said = Said(amounts, request.tokens, request.usage_source, request.outcome, call.model, request.provider)
     key = f"{call.customer}/{request.event}"
+    known = books.customers.get(call.customer)
+    if known is not None:
+        require_known_meters(known, amounts)  # of corrections, too
     settled = books.ended.get(request.event)
     if settled is not None and settled.event == request.event and settled.call.customer == call.customer:
         return repeat_or_correct(
@@ -53,7 +56,6 @@ def record(
             books.look_again.add(call.customer)
             books.wake_sync()
             return None
-    require_known_meters(customer, amounts)
     counted = as_counted(customer.card, call, said)
     charges = charge_rest(books, call, counted, [], now_ms)
     if request.at_ms is None and customer.entitlement is not None:

@@ -44,6 +44,9 @@ def settle(books: Books, request: Settle, now_ms: int, wall_ms: int) -> Recorded
     if request.call is not None and request.call.customer != call.customer:
         text = f"reservation {request.reservation!r} is a call of another customer; use a new id for each call"
         return ErrorReply(error=Problem("reservation_conflict", text, "reservation"))
+    known = books.customers.get(call.customer)
+    if known is not None:
+        require_known_meters(known, amounts)  # of corrections, too
     model = request.model or call.model
     said = Said(amounts, request.tokens, request.usage_source, request.outcome, model, request.provider)
     said = as_charged(policy_of(books, call.customer), said)
@@ -53,9 +56,6 @@ def settle(books: Books, request: Settle, now_ms: int, wall_ms: int) -> Recorded
         recorded = f"{call.customer}/{request.reservation}"  # reservations and events share their ids
         if (known_event := books.ended.get(recorded)) is not None:
             return repeat_or_correct(books, recorded, known_event, said, wall_ms)
-    known = books.customers.get(call.customer)
-    if known is not None:
-        require_known_meters(known, amounts)
     concluded = conclude(books, request.reservation, held, call, said, now_ms, wall_ms)
     books.counters.settled += 1
     return concluded

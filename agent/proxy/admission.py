@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from agent.core.metered_call import is_allowed
-from protocol.local_messages import ErrorReply, Release, Reply, Request, Reserve, Settle
+from protocol.local_messages import ErrorReply, Record, Release, Reply, Request, Reserve, Settle
 
 SETTLE_TRIES = 30
 """A full disk is made room on within minutes; after that, the reservation's own end accounts for the call."""
@@ -73,32 +73,40 @@ def ask_at_once(dispatch: Dispatch) -> Callable[[Request], Reply | None]:
     return lambda request: dispatch(request, nobody)
 
 
+Ending = Settle | Release | Record
+"""What is said of a call that is over."""
+
+
 class Settler:
-    """Ends reservations."""
+    """Sees to it that what is to be said of calls that are over gets to the disk."""
 
     def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
         self._unknown: set[str] = set()
 
-    async def settle(self, request: Settle | Release) -> None:
-        """End a reservation, whatever comes in between; meters that nobody declared are left out, and told of once."""
+    async def settle(self, request: Ending) -> None:
+        """Say it, whatever comes in between; meters that nobody declared are left out, and told of once."""
         for attempt in range(SETTLE_TRIES):
             reply = await ask(self._dispatch, request)
             if not isinstance(reply, ErrorReply):
                 return
             meter = (reply.error.field or "").removeprefix("amounts.")
-            if isinstance(request, Settle) and reply.error.code == "meter_not_found" and meter in request.amounts:
+            if not isinstance(request, Release) and reply.error.code == "meter_not_found" and meter in request.amounts:
                 request = self._without(request, meter)
             elif reply.retry:
                 await trio.sleep(min(10.0, 0.1 * 2**attempt))
             else:
-                log.error("call %s is not settled: %s", request.reservation, reply.error.message)
+                log.error("call %s is not settled: %s", _named(request), reply.error.message)
                 return
-        log.error("call %s is not settled: it ends by itself", request.reservation)
+        log.error("call %s is not settled: what is held for it ends by itself", _named(request))
 
-    def _without(self, request: Settle, meter: str) -> Settle:
+    def _without(self, request: Settle | Record, meter: str) -> Settle | Record:
         if meter not in self._unknown:
             self._unknown.add(meter)
             log.info("the catalog has no meter %s: what calls use of it is not counted", meter)
         left = {name: amount for name, amount in request.amounts.items() if name != meter}
         return msgspec.structs.replace(request, amounts=left)
+
+
+def _named(request: Ending) -> str:
+    return request.event if isinstance(request, Record) else request.reservation

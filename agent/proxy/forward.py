@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import httpx
@@ -10,18 +10,19 @@ import trio
 
 from agent.core.attribution import Owners, call_of
 from agent.core.estimate import Bound, Estimates
-from agent.core.metered_call import MeteredCall, is_allowed
+from agent.core.fetched import Answers, FetchedAnswer, FetchedBatch, place_of
+from agent.core.metered_call import Extending, MeteredCall, is_allowed
 from agent.core.paths import is_metered
 from agent.core.problem_details import Headers, ratelimit
 from agent.proxy import admission, headers
-from agent.proxy.admission import Dispatch
+from agent.proxy.admission import Dispatch, Ending
 from agent.proxy.bodies import Prepared, prepare
 from agent.proxy.cutting import last_words
 from agent.proxy.hiding import UsageHider
 from agent.proxy.lines import Lines
 from agent.proxy.upstreams import Target, target_of
 from protocol.decisions import Decision
-from protocol.local_messages import ErrorReply, Problem, Release, Reply, Settle
+from protocol.local_messages import ErrorReply, Problem, Reply
 
 CONNECT_S = 10.0
 SILENCE_S = 600.0
@@ -59,6 +60,23 @@ class Caller(Protocol):
         """The rest never comes: so that the caller sees an answer that is cut short, not one that ended."""
 
 
+class Watched(Protocol):
+    """A call, or something that is fetched, of which more than its bytes is of interest."""
+
+    @property
+    def cut(self) -> Decision | ErrorReply | None:
+        """Why it gets no more."""
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """Its answer begins; names in lower case."""
+
+    def feed(self, chunk: bytes, extend: Extending) -> None:
+        """More of its answer."""
+
+    def endings(self, status: int | None, *, whole: bool, sent: bool) -> Iterable[Ending]:
+        """What is to be said of it."""
+
+
 class Forwarder:
     """Passes calls on.
 
@@ -71,7 +89,7 @@ class Forwarder:
     def __init__(
         self,
         dispatch: Dispatch,
-        finish: Callable[[Settle | Release], None],
+        finish: Callable[[Ending], None],
         random_id: Callable[[], str],
         urls: dict[str, str],
         owners: Owners | None,
@@ -89,6 +107,7 @@ class Forwarder:
         self._feature = feature
         self._bound = bound
         self._lines = lines
+        self._answers = Answers()
         self._estimates = estimates
 
     async def forward(self, asked: Asked, caller: Caller) -> None:
@@ -97,7 +116,7 @@ class Forwarder:
         named = dict(asked.headers)
         prepared = prepare(target, named.get(b"content-type", b""), asked.body)
         if not is_metered(asked.method, target.path):
-            await self._pass_on(asked, target, prepared, caller, None, [])
+            await self._pass_on(asked, target, prepared, caller, self._fetched(asked, target, named), [])
             return
         call = call_of(named, prepared.told.model, self._owners, self._feature)
         name = f"proxy-{self._random_id()}"
@@ -110,13 +129,24 @@ class Forwarder:
         assert isinstance(reply, Decision)
         await self._pass_on(asked, target, prepared, caller, metered, ratelimit(reply))
 
+    def _fetched(self, asked: Asked, target: Target, named: Mapping[bytes, bytes]) -> Watched | None:
+        """What may be told now of something that was begun before. Raises: Violation: nobody's batch."""
+        place = place_of(asked.method, target.path)
+        if place is None:
+            return None
+        if place.batch:
+            call = call_of(named, None, self._owners, self._feature)
+            return FetchedBatch(target.provider, target.path, place, call)
+        known = self._answers.find(target.provider, place.id)
+        return None if known is None else FetchedAnswer(target.provider, target.path, *known)
+
     async def _pass_on(
         self,
         asked: Asked,
         target: Target,
         prepared: Prepared,
         caller: Caller,
-        metered: MeteredCall | None,
+        watched: Watched | None,
         ours: Headers,
     ) -> None:
         """Send it, and bring back the answer. Whatever happens, what is held is settled: last of all."""
@@ -129,7 +159,7 @@ class Forwarder:
                 response = await line.handle_async_request(request)
                 status = response.status_code
                 try:
-                    whole = await self._bring_back(response, target, prepared, caller, metered, ours)
+                    whole = await self._bring_back(response, target, prepared, caller, watched, ours)
                 finally:
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                         await response.aclose()
@@ -142,8 +172,11 @@ class Forwarder:
             else:
                 await caller.break_off()
         finally:
-            if metered is not None:
-                self._finish(metered.ended(status, whole=whole, sent=sent))
+            if watched is not None:
+                for ending in watched.endings(status, whole=whole, sent=sent):
+                    self._finish(ending)
+            if isinstance(watched, MeteredCall):
+                self._answers.remember(target.provider, watched.response, watched.name, watched.call)
 
     async def _bring_back(
         self,
@@ -151,23 +184,23 @@ class Forwarder:
         target: Target,
         prepared: Prepared,
         caller: Caller,
-        metered: MeteredCall | None,
+        watched: Watched | None,
         ours: Headers,
     ) -> bool:
         """Pass the answer on as it comes; whether all of it came."""
         events = response.headers.get("content-type", "").startswith("text/event-stream")
         hider = UsageHider() if prepared.hides_usage and events else None
-        if metered is not None:
-            metered.answered({name.lower(): value for name, value in response.headers.items()})
+        if watched is not None:
+            watched.answered({name.lower(): value for name, value in response.headers.items()})
         await caller.begin(
             response.status_code, headers.of_answer(response.headers.raw, ours, shortened=hider is not None or events)
         )
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for chunk in response.stream:
-            if metered is not None:
-                metered.feed(chunk, self._extend)
-                if metered.cut is not None:
-                    await caller.send(last_words(target.provider, metered.cut))
+            if watched is not None:
+                watched.feed(chunk, self._extend)
+                if watched.cut is not None:
+                    await caller.send(last_words(target.provider, watched.cut))
                     await caller.end()
                     return False
             shown = chunk if hider is None else hider.feed(chunk)

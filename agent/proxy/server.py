@@ -15,10 +15,10 @@ import h11
 import trio
 
 from agent.core.problem_details import REASONS, Headers, details
-from agent.proxy.admission import Dispatch, Settler
+from agent.proxy.admission import Dispatch, Ending, Settler
 from agent.proxy.forward import Asked, Forwarder
 from protocol.codec import encode_json
-from protocol.local_messages import ErrorReply, Problem, Release, Reply, Settle
+from protocol.local_messages import ErrorReply, Problem, Reply
 from protocol.violations import Violation
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
@@ -90,7 +90,7 @@ class Proxy:
             while self._settling is not None and self._settling.child_tasks:  # noqa: ASYNC110
                 await trio.sleep(0.02)
 
-    def _settle(self, request: Settle | Release) -> None:
+    def _settle(self, request: Ending) -> None:
         assert self._settling is not None
         self._settling.start_soon(self._settler.settle, request)
 
@@ -246,7 +246,7 @@ class _Caller:
                 raise trio.BrokenResourceError("the caller does not read its answer")
 
 
-Finish = Callable[[Settle | Release], None]
+Finish = Callable[[Ending], None]
 
 
 def _busy(text: str) -> ErrorReply:

@@ -390,3 +390,18 @@ class Standstill:
 
     def monotonic_ms(self) -> int:
         return self._bench.now_ms
+
+
+def test_a_correction_with_a_meter_that_nobody_knows_is_refused_as_a_settle_would_be(bench) -> None:
+    bench.entitle(DAY_TOKENS)
+    hold(bench)
+    finish(bench)
+    wrong = Settle(reservation="r1", amounts={"output_tokens": 30, "tool_calls": 1})
+    with pytest.raises(Violation, match=r"amounts\.tool_calls"):
+        settle(bench.books, wrong, bench.now_ms, bench.wall_ms)
+    for event in ("r1", "r2"):
+        said = Record(event=event, call=CALL, amounts={"tool_calls": 1})
+        with pytest.raises(Violation, match=r"amounts\.tool_calls"):
+            record(bench.books, said, bench.now_ms, bench.wall_ms, bench.now_ms)
+    again = Settle(reservation="r1", amounts={"output_tokens": 30})
+    assert settle(bench.books, again, bench.now_ms, bench.wall_ms).duplicate

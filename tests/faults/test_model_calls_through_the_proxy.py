@@ -169,7 +169,10 @@ def test_anthropics_client_streams_and_is_counted(proxied: Proxied) -> None:
     )  # fmt: skip
     with client.messages.stream(model="claude-test", max_tokens=500, messages=MESSAGES) as stream:
         final = stream.get_final_message()
-    (event,) = proxied.events()
+    event, advisor = sorted(proxied.events(2), key=lambda one: len(one["event"]))
+    assert advisor["event"] == f"{event['event']}-1"
+    assert advisor["model"].startswith("claude-opus"), "another model's tokens of the same call are priced as its own"
+    assert advisor["amounts"] == {"requests": 0, "input_tokens": 2543, "output_tokens": 18}
     usage = final.usage
     cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
     assert event["amounts"]["input_tokens"] == usage.input_tokens + cached
@@ -256,6 +259,115 @@ def test_a_caller_that_goes_before_the_first_byte_pays_its_prompt(proxied: Proxi
     assert (event["usage_source"], event["amounts"]["output_tokens"]) == ("estimated", 0)
     assert event["amounts"]["input_tokens"] > 0
     assert proxied.provider.seen[0].ended == "went"
+
+
+def test_an_answer_out_of_a_gateways_cache_costs_nothing_but_a_request(proxied: Proxied) -> None:
+    client = proxied.openai(file="openai-chat-1.json", headers={"cf-aig-cache-status": "HIT"})
+    client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    (event,) = proxied.events()
+    assert (event["usage_source"], event["amounts"]) == ("provider", {"requests": 1})
+
+
+def test_a_fallback_to_another_model_is_counted_as_the_model_that_answered(proxied: Proxied) -> None:
+    text = json.dumps({"error": {"message": "no capacity", "type": "x", "code": "y", "param": None}})
+    with pytest.raises(openai.APIStatusError):
+        proxied.openai(text=text, status=503).chat.completions.create(model="gpt-5", messages=MESSAGES)
+    answer = proxied.openai(file="openai-chat-1.json").chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    (event,) = proxied.events()
+    assert event["model"] == answer.model
+
+
+# -- what is told later
+
+
+BATCH = {
+    "id": "batch_1", "object": "batch", "endpoint": "/v1/chat/completions", "input_file_id": "f", "status": "completed",
+    "completion_window": "24h", "created_at": 1, "model": "gpt-4o-mini",
+    "request_counts": {"total": 3, "completed": 3, "failed": 0},
+    "usage": {"input_tokens": 300, "output_tokens": 90, "total_tokens": 390,
+              "input_tokens_details": {"cached_tokens": 100}, "output_tokens_details": {"reasoning_tokens": 20}},
+}  # fmt: skip
+
+
+def test_a_batch_that_is_retrieved_twice_is_counted_once(proxied: Proxied) -> None:
+    running = BATCH | {"status": "in_progress", "usage": None, "request_counts": None}
+    proxied.openai(text=json.dumps(running)).batches.retrieve("batch_1")
+    for _ in range(2):
+        assert proxied.openai(text=json.dumps(BATCH)).batches.retrieve("batch_1").status == "completed"
+    (event,) = proxied.events()
+    assert event["amounts"] == {"requests": 3, "input_tokens": 300, "output_tokens": 90}
+    assert event["model"] == "gpt-4o-mini"
+    proxied.agent.uploaded()
+    assert len(proxied.plane.events(proxied.customer)) == 1
+
+
+def test_the_results_of_a_batch_are_added_up_by_model_and_counted_once(proxied: Proxied) -> None:
+    def line(number: int, model: str) -> str:
+        usage = {"input_tokens": 10, "output_tokens": number, "service_tier": "batch"}
+        message = {"id": f"m{number}", "type": "message", "role": "assistant", "model": model, "content": [],
+                   "stop_reason": "end_turn", "stop_sequence": None, "usage": usage}  # fmt: skip
+        return json.dumps({"custom_id": str(number), "result": {"type": "succeeded", "message": message}})
+
+    lines = "\n".join([line(1, "claude-a"), line(2, "claude-a"), line(3, "claude-b")]) + "\n"
+    counts = {"processing": 0, "succeeded": 3, "errored": 0, "canceled": 0, "expired": 0}
+    info = {"id": "msgbatch_1", "type": "message_batch", "processing_status": "ended", "request_counts": counts,
+            "created_at": "2026-01-01T00:00:00Z", "expires_at": "2026-01-02T00:00:00Z",
+            "results_url": proxied.url("anthropic") + "/v1/messages/batches/msgbatch_1/results"}  # fmt: skip
+    for _ in range(2):
+        headers = proxied.headers(text=json.dumps(info))
+        client = anthropic.Anthropic(api_key="k", base_url=proxied.url("anthropic"), default_headers=headers)
+        assert client.messages.batches.retrieve("msgbatch_1").processing_status == "ended"
+        results = httpx.get(info["results_url"], headers=proxied.headers(text=lines))
+        assert results.text == lines
+    found = {event["model"]: event["amounts"] for event in proxied.events(2)}
+    assert found == {
+        "claude-a": {"requests": 2, "input_tokens": 20, "output_tokens": 3},
+        "claude-b": {"requests": 1, "input_tokens": 10, "output_tokens": 3},
+    }
+    proxied.agent.uploaded()
+    assert len(proxied.plane.events(proxied.customer)) == 2
+
+
+def test_a_batch_is_somebodys(proxied: Proxied) -> None:
+    answer = httpx.get(proxied.url("openai") + "/v1/batches/batch_1")
+    assert (answer.status_code, answer.json()["field"]) == (400, "x-allotment-customer")
+
+
+def test_an_answer_made_in_the_background_is_held_until_it_is_fetched_and_then_counted_exactly(
+    proxied: Proxied,
+) -> None:
+    done = json.loads((RECORDED / "openai-responses-2.json").read_bytes())
+    queued = done | {"status": "queued", "usage": None, "output": [], "background": True}
+    client = proxied.openai(text=json.dumps(queued))
+    begun = client.responses.create(model="gpt-4o", input="Hello", background=True, max_output_tokens=500)
+    assert begun.status == "queued"
+    assert proxied.in_flight() == 1, "nobody knows yet what it will use"
+    client.responses.retrieve(begun.id)
+    assert proxied.in_flight() == 1
+    for _ in range(2):
+        proxied.openai(text=json.dumps(done)).responses.retrieve(begun.id)
+    (event,) = proxied.events()
+    assert event["usage_source"] == "provider"
+    assert event["amounts"]["output_tokens"] == done["usage"]["output_tokens"]
+    assert proxied.in_flight() == 0
+    proxied.agent.uploaded()
+    assert len(proxied.plane.events(proxied.customer)) == 1
+
+
+def test_what_is_told_later_corrects_the_estimate_of_a_stream_that_broke_off(proxied: Proxied) -> None:
+    stream = (RECORDED / "openai-responses-stream-2.sse").read_bytes()
+    client = proxied.openai(file="openai-responses-stream-2.sse", cut=len(stream) * 3 // 4, step=500)
+    with pytest.raises(Exception, match=r"peer closed|incomplete|disconnected|Connection"):
+        list(client.responses.create(model="gpt-4o", input="Hello", stream=True))
+    (estimated,) = proxied.events()
+    assert (estimated["usage_source"], estimated["outcome"]) == ("estimated", "aborted")
+    last = next(line for line in reversed(stream.splitlines()) if line.startswith(b"data: {") and b"completed" in line)
+    whole = json.loads(last[6:])["response"]
+    proxied.openai(text=json.dumps(whole)).responses.retrieve(whole["id"])
+    correction = next(event for event in proxied.events(2) if event["event"] != estimated["event"])
+    assert correction["event"] == f"{estimated['event']}~1"
+    total = estimated["amounts"]["output_tokens"] + correction["amounts"]["output_tokens"]
+    assert total == whole["usage"]["output_tokens"]
 
 
 # -- refusals

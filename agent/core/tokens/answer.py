@@ -40,7 +40,8 @@ _FINAL = frozenset({"message_delta", "message-end"})
 """Events whose usage is final, though others follow."""
 
 _FAILED = frozenset({"error", "failed", "errored", "expired"})
-_UNFINISHED = frozenset({"cancelled", "canceled", "cancelling", "in_progress", "queued", "validating", "finalizing"})
+_RUNNING = frozenset({"in_progress", "queued", "validating", "finalizing"})
+_UNFINISHED = _RUNNING | {"cancelled", "canceled", "cancelling"}
 
 
 class Answer:
@@ -49,11 +50,12 @@ class Answer:
     Attributes:
         output_bytes: UTF-8 bytes of output seen so far.
         ended: the provider has said that nothing follows.
+        running: it has said, in an answer that came whole, that it goes on by itself.
     """
 
     __slots__ = (
         "_batch", "_elsewhere", "_failed", "_final", "_finished", "_finishes", "_model", "_others", "_parts",
-        "_path_model", "_response", "_seen", "_troubles", "_unfinished", "_usage", "ended", "output_bytes",
+        "_path_model", "_response", "_seen", "_troubles", "_unfinished", "_usage", "ended", "output_bytes", "running",
     )  # fmt: skip
 
     def __init__(self, path: str = "") -> None:
@@ -66,7 +68,7 @@ class Answer:
         self._finished: set[object] = set()
         self._model: Any = None
         self._response: Any = None
-        self._batch = self._failed = self._unfinished = self._final = self._finishes = self.ended = False
+        self._batch = self._failed = self._unfinished = self._final = self._finishes = self.ended = self.running = False
         self._troubles = Troubles()
         self.output_bytes = 0
 
@@ -182,6 +184,7 @@ class Answer:
         if ends:
             self._failed = self._failed or among(document.status, _FAILED)
             self._unfinished = among(document.status, _UNFINISHED) or among(document.type, _UNFINISHED)
+            self.running = among(document.status, _RUNNING)
         if document.tool_usage is not None or document.svg_usage is not None:
             self._others |= others_in(document)
         said = False

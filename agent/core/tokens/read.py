@@ -76,6 +76,11 @@ class UsageReader:
         """Whether the provider has said that nothing follows."""
         return self._answer.ended
 
+    @property
+    def running(self) -> bool:
+        """Whether the provider has said that it goes on by itself: what it used is told when it is asked later."""
+        return self._answer.running
+
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the answer; none after :meth:`end`."""
         if self._ended:
