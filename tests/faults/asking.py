@@ -54,6 +54,7 @@ KINDS = [
         "whose.lua",
         settles=True,
     ),
+    Kind("haproxy", ["haproxy", "-db", "-f", "haproxy.cfg"], "keys.map", settles=True, sees_aborts=True),
     Kind("caddy", [str(BIN / "caddy"), "run"], "Caddyfile"),
 ]
 

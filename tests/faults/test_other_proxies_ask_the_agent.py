@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from tests.faults.asking import KINDS, Proxy
-from tests.faults.programs import Agent, ControlPlane, until
+from tests.faults.programs import NO_TLS, Agent, ControlPlane, until
 from tests.faults.provider import RECORDED, Provider
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What is the capital of the UK?"}]}
@@ -84,11 +84,12 @@ class Asking:
         self.plane.put(f"/v1/customers/{self.customer}", {"name": self.customer})
         self.plane.subscribe(self.customer, plan)
         self.headers = {"authorization": f"Bearer key-of-{self.customer}", "x-user": "ann"}
+        until("the agent knows the customer", self._known)
         return self
 
     def post(self, body: Any = BODY, path: str = CHAT, *, more: Any = (), **play: Any) -> httpx.Response:
         headers = [*self.headers.items(), ("x-play", json.dumps(play)), *more]
-        return httpx.post(self.proxy.url + path, json=body, headers=headers, timeout=20)
+        return httpx.post(self.proxy.url + path, json=body, headers=headers, timeout=20, verify=NO_TLS)
 
     def openai(self, **play: Any) -> openai.OpenAI:
         return openai.OpenAI(
@@ -100,6 +101,10 @@ class Asking:
         """The one event of this customer."""
         (found,) = until("an event", self._events, every_s=0.1)
         return {"usage_source": "provider", "outcome": "complete", **found["usage"]}
+
+    def _known(self) -> bool:
+        with self.agent.client() as client:
+            return client.check(self.customer, "chat").code not in ("customer_not_found", "lease_unavailable")
 
     def used(self) -> int:
         """What is used or held of the customer's limits, as the agent sees it."""
@@ -142,27 +147,28 @@ def test_a_call_is_passed_on_as_it_is_and_counted(asking: Asking) -> None:
         assert event["amounts"]["output_tokens"] == 512
 
 
-def test_what_is_used_up_is_402_and_never_reaches_the_provider(asking: Asking) -> None:
-    asking.on("one-call", ("calls", "requests", 1, "month"))
-    client = asking.openai(file="openai-chat-1.json")
-    client.chat.completions.create(**BODY)
+def test_what_does_not_fit_is_402_and_never_reaches_the_provider(asking: Asking) -> None:
+    asking.on("nothing-left", ("calls", "requests", 0, "month"))
     with pytest.raises(openai.APIStatusError) as refused:
-        client.chat.completions.create(**BODY)
+        asking.openai().chat.completions.create(**BODY)
     assert refused.value.status_code == 402
-    assert refused.value.body["code"] == "usage_limit_reached"
+    assert refused.value.body["code"] == "requested_usage_exceeds_limit"
     assert refused.value.response.headers["x-should-retry"] == "false"
     assert refused.value.response.headers["content-type"] == "application/problem+json"
     assert refused.value.response.headers["ratelimit"].startswith('"calls";r=0')
-    assert len(asking.provider.seen) == 1, "refused before it was sent, and not retried"
+    assert not asking.provider.seen
 
 
 def test_what_comes_too_fast_is_429_with_the_time_to_wait(asking: Asking) -> None:
-    asking.on("slow", ("pace", "requests", 1, "minute", {"at_end": "throttle"}))
-    answers = [asking.post(file="openai-chat-1.json") for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [200, 429]
-    assert 1 <= int(answers[1].headers["retry-after"]) <= 60
-    assert answers[1].json()["error"]["code"] == "rate_limited"
-    assert len(asking.provider.seen) == 1
+    asking.on("slow", ("pace", "requests", 5, "minute", {"at_end": "throttle"}))
+    answers = []
+    while not answers or (answers[-1].status_code != 429 and len(answers) < 20):
+        answers.append(asking.post(file="openai-chat-1.json"))
+    refused = answers.pop()
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.json()["error"]["code"] == "rate_limited"
+    assert len(asking.provider.seen) == sum(answer.status_code == 200 for answer in answers)
 
 
 def test_what_is_not_in_the_plan_is_403(asking: Asking) -> None:
@@ -202,7 +208,7 @@ def test_callers_cannot_say_whose_call_it_is_nor_what_it_costs(asking: Asking) -
 
 def test_what_costs_nothing_is_not_counted(asking: Asking) -> None:
     asking.on("none", ("calls", "requests", 0, "month"))
-    answer = httpx.get(asking.proxy.url + "/v1/models", headers=asking.headers)
+    answer = httpx.get(asking.proxy.url + "/v1/models", headers=asking.headers, verify=NO_TLS)
     assert answer.status_code == 200
     assert asking.post().status_code == 402
 
@@ -250,6 +256,19 @@ def test_a_caller_that_goes_is_counted_what_was_streamed(asking: Asking) -> None
     assert event["amounts"]["input_tokens"] > 0
 
 
+def test_a_caller_that_goes_before_the_first_byte_pays_its_prompt(asking: Asking) -> None:
+    if not asking.proxy.kind.sees_aborts:
+        return
+    asking.on()
+    headers = {**asking.headers, "x-play": json.dumps({"hang": 10})}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(asking.proxy.url + CHAT, json=BODY, headers=headers, timeout=0.3, verify=NO_TLS)
+    event = asking.event()
+    assert (event["usage_source"], event["outcome"]) == ("estimated", "aborted")
+    assert event["amounts"]["input_tokens"] > 0
+    assert event["amounts"]["output_tokens"] == 0
+
+
 def test_a_provider_that_breaks_off_is_no_whole_answer(asking: Asking) -> None:
     if not asking.proxy.kind.settles:
         return
@@ -291,3 +310,19 @@ def test_no_proxy_lets_anything_pass_while_the_agent_does_not_answer(
     agent.start()
     for one in each:
         until(f"{one.proxy.kind.name} asks again", lambda one=one: one.post().status_code == 200)
+
+
+def test_a_provider_that_is_not_there_costs_nothing(
+    proxies: dict[str, Proxy], agent: Agent, plane: ControlPlane, provider: Provider
+) -> None:
+    """The last one: the provider does not come back."""
+    each = [Asking(proxy, agent, plane, provider).on() for proxy in proxies.values()]
+    provider.shutdown()
+    provider.server_close()
+    with ThreadPoolExecutor() as callers:
+        answers = list(callers.map(Asking.post, each))
+    for one, answer in zip(each, answers, strict=True):
+        assert answer.status_code in (502, 503), one.proxy.kind.name
+        if one.proxy.kind.settles:
+            until(f"{one.proxy.kind.name} holds nothing", lambda one=one: one.used() == 0)
+            assert plane.events(one.customer) == []
