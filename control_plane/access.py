@@ -26,6 +26,7 @@ from control_plane.store.database import Database
 ADMINS: dict[str, Any] = {"roles": frozenset({Role.ADMIN})}
 READERS: dict[str, Any] = {"roles": frozenset({Role.ADMIN, Role.SUPPORT})}
 SENDERS: dict[str, Any] = {"roles": frozenset({Role.ADMIN, Role.INGEST})}
+WATCHERS: dict[str, Any] = {"roles": frozenset({Role.ADMIN, Role.SUPPORT, Role.METRICS})}
 AGENTS: dict[str, Any] = {"roles": frozenset({Role.AGENT})}
 JOINING: dict[str, Any] = {"roles": frozenset({Role.JOIN}), "token_in_body": True}
 EVERYBODY: dict[str, Any] = {"roles": frozenset(), "open": True}

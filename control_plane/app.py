@@ -20,6 +20,7 @@ from control_plane.api.context import provide_context
 from control_plane.api.docs_page import TuplesOfOneKind, openapi_config
 from control_plane.api.errors import EXCEPTION_HANDLERS
 from control_plane.api.headers import add_security_headers
+from control_plane.api.metrics import Metrics
 from control_plane.api.strictness import guard_shape
 from control_plane.background import run_background
 from control_plane.clock import Clock
@@ -61,6 +62,7 @@ def new_state(database: Database, clock: Clock, retention_ms: int = RETENTION_MS
             "feed": ChangeFeed(),
             "healthy": True,
             "doorkeeper": Doorkeeper(database, clock),
+            "metrics": Metrics(),
             "retention_ms": retention_ms,
         }
     )

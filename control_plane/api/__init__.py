@@ -38,6 +38,7 @@ periods         billing periods: closed, and their statements
 generations     whether the database was restored, and is listened for
 audit_log       who changed what
 access_log      one log line for each request of a person
+metrics         what was taken in, for Prometheus
 health          whether it runs, and can serve
 docs_page       the OpenAPI document and its page
 context         what a handler works with
@@ -76,6 +77,7 @@ from control_plane.api.journals import JOURNAL_HANDLERS
 from control_plane.api.leases import LEASE_HANDLERS
 from control_plane.api.meter_values import METER_VALUE_HANDLERS
 from control_plane.api.meters import METER_HANDLERS
+from control_plane.api.metrics import METRICS_HANDLERS
 from control_plane.api.migrations import MIGRATION_HANDLERS
 from control_plane.api.notices import NOTICE_HANDLERS
 from control_plane.api.otlp import OTLP_HANDLERS
@@ -92,6 +94,7 @@ from control_plane.api.usage import USAGE_HANDLERS
 
 ALL_HANDLERS: list[Any] = [
     *HEALTH_HANDLERS,
+    *METRICS_HANDLERS,
     *FEATURE_HANDLERS,
     *METER_HANDLERS,
     *PLAN_HANDLERS,

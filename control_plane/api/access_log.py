@@ -16,6 +16,7 @@ _QUIET = (
     "/v1/traces",
     "/healthz",
     "/readyz",
+    "/metrics",
     "/schema",
 )
 

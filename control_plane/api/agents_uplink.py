@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -122,6 +123,8 @@ def _sync(state: Any, agent: str, body: bytes) -> tuple[bytes, bool]:
     desk: SyncDesk = state.sync_desk
     outcome = desk.sync(agent, said, now_ms)
     if isinstance(outcome, Synced):
+        results = Counter(one.code for one in outcome.reply.event_problems) + Counter(accepted=len(outcome.accepted))
+        state.metrics.count("agents", results, outcome.accepted)
         if outcome.late:
             detail = (
                 "What was said counts, but a newer start of this journal has spoken: two agents live on copies of one "

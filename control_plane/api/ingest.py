@@ -109,11 +109,12 @@ async def _take(request: Request[Any, Any, Any], context: Context, *, foreign: b
         entries = [_read(one, context.now_ms, foreign=foreign) for one in bodies]
         if not many and isinstance(entries[0].told, Violation):
             raise entries[0].told
-        items, _ = in_pieces(context, [one.told for one in entries], _accept)
+        items, entered = in_pieces(context, [one.told for one in entries], _accept)
         answers = [_answer(at, entry, item) for at, (entry, item) in enumerate(zip(entries, items, strict=True))]
         counts: dict[str, int] = {}
         for one in answers:
             counts[one.result.value] = counts.get(one.result.value, 0) + 1
+        state.metrics.count(SORT, counts, entered)
         return EventsAnswer(counts, answers), many
 
     return await to_thread.run_sync(work, limiter=limiter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from anyio import to_thread
@@ -16,9 +17,12 @@ from control_plane.api.context import Context
 from control_plane.api.crowds import turns
 from control_plane.api.ingest import ANSWERS, AT_ONCE_MAX, COUNTED, JSON, TAGS, WAITING_MAX
 from control_plane.api.media import described
+from control_plane.api.metrics import Metrics
 from control_plane.api.pieces import Done, in_pieces
-from control_plane.api.span_reading import read_spans, unpacked
+from control_plane.api.span_reading import Reading, read_spans, unpacked
 from control_plane.operations.accept_spans import SpanCall, accept_spans
+from control_plane.operations.correct_usage import Item, ItemResult
+from control_plane.operations.enter_corrections import SPANS
 from protocol.violations import Violation
 
 PROTOBUF = "application/x-protobuf"
@@ -40,23 +44,25 @@ async def post_traces(request: Request[Any, Any, Any], context: NamedDependency[
     body = await request.body()
 
     def work() -> bytes:
-        return _take(context, unpacked(body, encoding), json=kind == JSON)
+        reading = read_spans(unpacked(body, encoding), context.now_ms, json=kind == JSON)
+        return _take(context, reading, request.app.state.metrics, json=kind == JSON)
 
     return Response(await to_thread.run_sync(work, limiter=limiter), media_type=kind)
 
 
-def _take(context: Context, plain: bytes, *, json: bool) -> bytes:
-    reading = read_spans(plain, context.now_ms, json=json)
+def _take(context: Context, reading: Reading, metrics: Metrics, *, json: bool) -> bytes:
     calls: list[SpanCall | Violation] = reading.calls
 
     def accept(connection: Any, some: Any, author: Any) -> Done:
         return accept_spans(connection, some, reading.parents, author)
 
-    items, _ = in_pieces(context, calls, accept)
+    items, entered = in_pieces(context, calls, accept)
+    results = Counter(_result(item).value for item in items)
+    metrics.count(SPANS, results, entered)
     refused = [
         item.message if isinstance(item, Violation) else f"{item.event}: {item.result.value}: {item.detail}"
         for item in items
-        if isinstance(item, Violation) or item.result not in COUNTED
+        if _result(item) not in COUNTED
     ]
     answer = ExportTraceServiceResponse()
     if refused:
@@ -68,6 +74,10 @@ def _take(context: Context, plain: bytes, *, json: bool) -> bytes:
         return str(json_format.MessageToJson(answer, indent=None)).encode()
     whole: bytes = answer.SerializeToString()
     return whole
+
+
+def _result(item: Item | Violation) -> ItemResult:
+    return ItemResult.REJECTED if isinstance(item, Violation) else item.result
 
 
 OTLP_HANDLERS = [post_traces]

@@ -27,6 +27,7 @@ from control_plane.operations.take_back_unheard import find_unheard, take_back_u
 from control_plane.operations.tell_thresholds import tell_moved
 from control_plane.store import agents, leases, rollups
 from control_plane.store.database import Connection
+from protocol.events import UsageEvent
 from protocol.uplink_messages import SyncReply, SyncRequest
 from protocol.violations import Violation
 from protocol.windows import WindowKind
@@ -44,11 +45,13 @@ class Synced:
         news: watches have something to hear.
         late: a newer start of the journal has spoken. What was said counts all the same; but whoever reads the answer
             is alive, so that two agents live on copies of one disk: it must stop.
+        accepted: the events that were new, and counted.
     """
 
     reply: SyncReply
     news: bool
     late: bool = False
+    accepted: tuple[UsageEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     remember_exchange(exchange)
     tell_moved(connection, exchange.held, exchange.books.accounts, now_ms)
     exchange.books.publish()
-    return Synced(exchange.answer.reply(), news, late=speaker is Speaker.LATE)
+    accepted = tuple(item.event for item in reading.counted)
+    return Synced(exchange.answer.reply(), news, late=speaker is Speaker.LATE, accepted=accepted)
 
 
 def _prepare(exchange: Exchange, reading: Reading) -> tuple[list[Wish], list[leases.Row]]:

@@ -74,11 +74,13 @@ def test_each_role_is_admitted_only_where_it_belongs(client: TestClient[Litestar
     agent = statuses(client, app, f"Bearer {tokens.agent}")
     join = statuses(client, app, f"Bearer {tokens.join}")
     admin = statuses(client, app, f"Bearer {tokens.admin}")
+    metrics = statuses(client, app, f"Bearer {tokens.metrics}")
     ingest = statuses(client, app, f"Bearer {tokens.ingest}")
     for method, path in support:
         agents_own = path in AGENTS_ONLY and method != "OPTIONS"
         assert join[method, path] == 403
         assert (agent[method, path] == 403) == (not agents_own), (method, path)
+        assert (metrics[method, path] == 403) == ((method, path) != ("GET", "/metrics")), (method, path)
         sends = method == "POST" and path in SENDERS_TOO
         assert (ingest[method, path] == 403) == (not sends), (method, path)
         if method == "OPTIONS":
