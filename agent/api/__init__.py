@@ -8,5 +8,6 @@ http         the door for curl and proxies: JSON over HTTP/1.1
 routes       what an HTTP request asks for
 authz        the door for proxies that only ask: nginx, Envoy, and their kind
 problems     what a refusal or an error is in HTTP
+exposition   metrics in Prometheus' format
 sockets      makes the listening sockets appear, safely
 """

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from agent.api.exposition import exposition
 from agent.core.books import PARKED_MAX, Books
 from agent.operations.check import check
 from agent.operations.enter_event import AfterCommit
@@ -81,6 +82,10 @@ class Dispatch:
         if outcome is None:
             return self._wait(request, door, until_ms)
         return self._counted(outcome)  # type: ignore[arg-type]  # mypy does not narrow by `type() is`
+
+    def metrics(self) -> bytes:
+        """What there is to count, for Prometheus."""
+        return exposition(self._status(), self._books.tally)
 
     def _operate(self, request: Request, now_ms: int, until_ms: int) -> Outcome:
         books = self._books

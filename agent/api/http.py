@@ -13,8 +13,9 @@ import msgspec
 
 from agent.api.authz import Authz
 from agent.api.dispatch import Dispatch
-from agent.api.problems import probe, response
-from agent.api.routes import ANSWER, AUTHZ, PROBES, ROUTES, Asked, request_of, require_method
+from agent.api.exposition import CONTENT_TYPE
+from agent.api.problems import probe, response, text
+from agent.api.routes import ANSWER, AUTHZ, METRICS, PROBES, ROUTES, Asked, request_of, require_method
 from agent.core.problem_details import JSON, Headers
 from protocol.local_messages import ErrorReply, Problem, Reply
 from protocol.violations import Violation
@@ -201,6 +202,9 @@ class HttpDoor:
             require_method(method, b"GET", b"HEAD")
             well = path == b"/healthz" or self._ready()
             return probe(200 if well else 503, "ok" if well else "starting", close=close)
+        if path == METRICS:
+            require_method(method, b"GET", b"HEAD")
+            return text(self._dispatch.metrics(), CONTENT_TYPE, close=close)
         asked = Asked(method, path, query, self._headers, bytes(self._body))
         if path.startswith(ANSWER):
             reply = self._authz.settle(asked, self, self.heard)

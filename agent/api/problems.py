@@ -20,8 +20,16 @@ def probe(status: int, text: str, *, close: bool) -> bytes:
     return _bytes(status, [(b"content-type", JSON), (b"cache-control", b"no-store")], {"status": text}, close=close)
 
 
+def text(payload: bytes, content_type: bytes, *, close: bool) -> bytes:
+    """A text, whole."""
+    return _whole(200, [(b"content-type", content_type), (b"cache-control", b"no-store")], payload, close=close)
+
+
 def _bytes(status: int, headers: Headers, body: dict[str, Any], *, close: bool) -> bytes:
-    payload = encode_json(body)
+    return _whole(status, headers, encode_json(body), close=close)
+
+
+def _whole(status: int, headers: Headers, payload: bytes, *, close: bool) -> bytes:
     lines = [b"HTTP/1.1 %d %b" % (status, REASONS[status]), *(b"%b: %b" % header for header in headers)]
     lines.append(b"content-length: %d" % len(payload))
     if close:

@@ -16,6 +16,7 @@ AUTHZ = b"/v1/authz"
 ANSWER = b"/v1/settle/"
 """Doors for proxies (see :mod:`agent.api.authz`)."""
 
+METRICS = b"/metrics"
 PROBES = (b"/healthz", b"/readyz")
 
 _POSTS: dict[bytes, JsonDecoder[Request]] = {
@@ -27,7 +28,7 @@ _POSTS: dict[bytes, JsonDecoder[Request]] = {
     b"/v1/record": JsonDecoder(Record),
 }
 _GETS = (b"/v1/usage", b"/v1/status")
-ROUTES = b", ".join([*_POSTS, *_GETS, AUTHZ, ANSWER + b"{reservation}", *PROBES]).decode()
+ROUTES = b", ".join([*_POSTS, *_GETS, AUTHZ, ANSWER + b"{reservation}", METRICS, *PROBES]).decode()
 
 
 class Asked(NamedTuple):

@@ -24,5 +24,6 @@ passing        calls that another proxy passes on
 estimate       how much to hold before a call and while it streams, and what to charge when it broke off
 unfinished     what a plan charges of calls whose provider has not said what they used
 metered_call   one model call on its way: held, watched, and what it comes to
+tally          what calls used, by model and class
 pace           how often to report what was used
 """

@@ -16,6 +16,7 @@ from agent.core.leases import AllowanceKey, Lease
 from agent.core.pending import Group, Pending
 from agent.core.rates import RateAllowance
 from agent.core.reservations import EndedBook, ReservationBook
+from agent.core.tally import Tally
 from protocol.entitlements import Entitlement, Feature, Priority, Scope
 from protocol.local_messages import Call, Reserve
 from protocol.rates import NO_RATES, RateCard
@@ -180,6 +181,7 @@ class Books:
     ended: EndedBook = field(default_factory=EndedBook)
     pending: Pending = field(default_factory=Pending)
     counters: Counters = field(default_factory=Counters)
+    tally: Tally = field(default_factory=Tally)
     estimates: Estimates = field(default_factory=Estimates)
     asking: dict[str, Allowance] = field(default_factory=dict)
     freed: set[str] = field(default_factory=set)

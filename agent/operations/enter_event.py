@@ -104,6 +104,7 @@ def enter_event(books: Books, key: str, ended: Ended, event: UsageEvent) -> Afte
     books.ended.put(key, ended)
     pending = PendingEvent(event, ended, [])
     books.pending.events.append(pending)
+    books.tally.add(event)
     books.pending.urgent = True
     books.wake_writer()
     return AfterCommit(Recorded(event=event.event, amounts=ended.counted, corrects=event.corrects), pending.waiters)

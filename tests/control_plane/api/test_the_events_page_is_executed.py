@@ -49,8 +49,11 @@ class Elsewhere:
         for customer in ("acme", "customer-1"):
             assert self.admin.put(f"/v1/customers/{customer}", json={"name": customer}).is_success
             assert self.admin.put(f"/v1/customers/{customer}/subscription", json={"plan": "pro"}).is_success
-        made = self.admin.post("/v1/tokens", json={"role": "ingest", "name": "gateway"})
-        self.url, self.token = served.url, made.json()["text"]
+        self.url = served.url
+        self.token, self.metrics_token = (
+            self.admin.post("/v1/tokens", json={"role": role, "name": role}).json()["text"]
+            for role in ("ingest", "metrics")
+        )
 
     def close(self) -> None:
         self.admin.close()
@@ -58,7 +61,10 @@ class Elsewhere:
     def run(self, language: str, text: str, **settings: str) -> str:
         """Execute a block of the page as a reader would. Returns what it prints."""
         command = {"sh": ["bash", "-euc", text], "python": [sys.executable, "-c", text]}[language]
-        environment = {**os.environ, "ALLOTMENT_URL": self.url, "ALLOTMENT_TOKEN": self.token, **settings}
+        environment = {
+            **os.environ, "ALLOTMENT_URL": self.url, "ALLOTMENT_TOKEN": self.token,
+            "ALLOTMENT_METRICS_TOKEN": self.metrics_token, **settings,
+        }  # fmt: skip
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -74,6 +80,7 @@ def test_every_block_of_the_page_does_what_it_says(served: Any) -> None:
         _cloud_events(elsewhere)
         _openmeter(elsewhere)
         _spans(elsewhere)
+        _metrics(elsewhere)
 
 
 def _cloud_events(elsewhere: Elsewhere) -> None:
@@ -152,3 +159,11 @@ def _spans(elsewhere: Elsewhere) -> None:
     (newest, *_) = elsewhere.admin.get("/v1/customers/acme/events").json()["items"]
     assert newest["agent"].startswith("spans~")
     assert newest["usage"]["model"] == json.loads(ANSWER)["model"]
+
+
+def _metrics(elsewhere: Elsewhere) -> None:
+    scrape, shown = blocks("What comes in goes out: metrics")
+    assert sorted(elsewhere.run(*scrape).splitlines()) == sorted(shown[1].splitlines())
+    text = elsewhere.admin.get("/metrics").text
+    for metric in re.findall(r"^\| `(\w+)\{", PAGE, re.MULTILINE):
+        assert f"\n{metric}" in text, metric
