@@ -8,7 +8,7 @@ requests       the requests, one function each
 answers        what the agent answers, as frozen values
 errors         everything that can go wrong
 problems       refusals and failures as HTTP answers
-integrations   inside what other people wrote: ASGI applications
+integrations   inside what other people wrote: ASGI applications, LangChain, LiteLLM's proxy
 attempts       deadlines, repetition, and what becomes of a reply
 connections    blocking connections and their pool
 pipelines      one async connection shared by many calls
