@@ -70,10 +70,10 @@ $(READY): pyproject.toml client/pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -e ./client
 	@touch $(READY)
 
-$(LITELLM_READY): tests/environments/litellm.txt | $(READY)
+$(LITELLM_READY): tests/environments/litellm.txt
 	@echo "Setting up $(LITELLM) (half a minute, once) ..."
 	@rm -rf $(LITELLM)
-	@$(BIN)/python -m venv --without-pip $(LITELLM)
-	@$(BIN)/python -m pip --python $(LITELLM) install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+	@$(PYTHON) -m venv $(LITELLM)
+	@$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
 	@echo "$(CURDIR)/client" > "$$($(LITELLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/allotment.pth"
 	@touch $(LITELLM_READY)

@@ -23,6 +23,7 @@ from websockets.sync.client import connect
 
 from allotment import AsyncClient
 from allotment.integrations.asgi import Gate
+from tests.faults.pages import run_example
 from tests.faults.programs import Agent, a_free_port, until
 
 ROUTES = {"/summarize": "chat", "/free": "nothing", "/talk": "chat", "/a/b/deep": "nothing", "/a/b": "chat"}
@@ -305,3 +306,10 @@ def test_without_an_agent_nobody_can_tell(site: Site, agent: Agent) -> None:
 def test_a_route_that_is_no_path_is_said_at_once() -> None:
     with pytest.raises(ValueError, match="'summarize' is not a path"):
         Gate(starlette_app([]), {"summarize": "chat"}, customer="x-customer")
+
+
+def test_the_example_on_the_page_runs(site: Site, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOTMENT_SOCKET", str(agent.frames))
+    with served(run_example("A route is a feature", site.customer)["app"]) as site.address:
+        assert site.ask("/summarize").json() == {"summary": "..."}
+    assert site.requests() == 1

@@ -19,6 +19,7 @@ from langchain_openai import ChatOpenAI
 
 from allotment import AsyncClient, Blocked, Client
 from allotment.integrations.langchain import AllotmentCallback, AsyncAllotmentCallback
+from tests.faults.pages import run_example
 from tests.faults.programs import Agent, until
 from tests.faults.provider import RECORDED, Provider
 
@@ -276,3 +277,13 @@ def test_a_call_of_nobody_is_refused_by_name(chain: Chain) -> None:
     with pytest.raises(ValueError, match="allotment_customer"):
         chain.model().invoke("Hello")
     assert not chain.provider.seen
+
+
+def test_the_example_on_the_page_runs(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOTMENT_SOCKET", str(chain.agent.frames))
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{chain.provider.url}/v1")
+    names = run_example("LangChain", chain.customer)
+    names["callback"]._client.close()
+    assert names["answer"].content
+    assert chain.counted()["requests"] == 1

@@ -20,6 +20,7 @@ import openai
 import pytest
 import yaml
 
+from tests.faults.pages import example
 from tests.faults.programs import Agent, Program, a_free_port, until
 from tests.faults.provider import RECORDED, Provider
 
@@ -195,7 +196,10 @@ def test_anthropics_client_streams_and_is_counted_with_its_cache_and_every_pass(
     play = {"extra_headers": {"x-play": json.dumps({"file": "anthropic-messages-stream-1.sse", "step": 50})}}
     messages = [{"role": "user", "content": "Hello"}]
     with client.messages.stream(model="claude-sonnet", max_tokens=500, messages=messages, extra_body=play) as stream:
-        passes = stream.get_final_message().usage.to_dict()["iterations"]
+        assert stream.get_final_message().content
+    recorded = (RECORDED / "anthropic-messages-stream-1.sse").read_text()
+    (said,) = [json.loads(line[6:]) for line in recorded.splitlines() if '"iterations"' in line]
+    passes = said["usage"]["iterations"]
     event = gateway.event()
     read = sum(one["cache_read_input_tokens"] for one in passes)
     assert event["amounts"]["input_tokens"] == read + sum(one["input_tokens"] for one in passes)
@@ -351,3 +355,7 @@ def test_without_an_agent_nobody_can_tell(gateway: Gateway) -> None:
         gateway.agent.start()
     gateway.ask()
     assert gateway.counted()["requests"] == 1
+
+
+def test_the_example_on_the_page_is_the_one_that_runs_here() -> None:
+    assert (EXAMPLE / "allotment_hooks.py").read_text().endswith(example("LiteLLM's proxy"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from opentelemetry.trace import Status, StatusCode, set_span_in_context
 from allotment import Client
 from allotment.integrations import opentelemetry as ours
 from allotment.integrations.opentelemetry import AllotmentSpanProcessor
+from tests.faults.pages import run_example
 from tests.faults.programs import Agent, until
 from tests.faults.provider import RECORDED, Provider
 
@@ -277,3 +279,18 @@ def test_many_threads_at_once_are_each_counted(traced: Traced) -> None:
         thread.join()
     assert traced.counted() == (200, 200)
     assert not traced.processor._live
+
+
+def test_the_example_on_the_page_runs(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOTMENT_SOCKET", str(traced.agent.frames))
+
+    def program() -> None:
+        names = run_example("OpenTelemetry", traced.customer)
+        said = CHAT | {"gen_ai.usage.output_tokens": 4}
+        with names["provider"].get_tracer("t").start_as_current_span("chat gpt-4o", attributes=said):
+            pass
+        names["provider"].shutdown()
+        names["processor"]._client.close()
+
+    contextvars.copy_context().run(program)
+    assert traced.counted() == (1, 4)
