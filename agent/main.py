@@ -58,17 +58,18 @@ def run(settings: Settings) -> None:
 async def _serve(agent: Agent, settings: Settings, listeners: Listeners, clock: SystemClock) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # from before anybody can reach us
+        proxy = proxied = None
+        if settings.proxy is not None:  # its callers, too, find it open once they see the frames' socket
+            proxy = make_proxy(settings.proxy, agent.dispatch, clock.random_id, agent.books.estimates)
+            proxied = listen_loopback(settings.proxy.port, "ALLOTMENT_PROXY_PORT")
         _open_doors(agent, settings, listeners, clock)
         gc.collect()
         gc.set_threshold(20_000, 20, 50)
         gc.freeze()  # what is here now stays; a full collection over it would stall calls for tens of milliseconds
         log.info("serving on %s (journal %s, boot %d)", settings.socket_dir, agent.books.journal, agent.books.boot)
-        proxy = None
-        if settings.proxy is not None:
-            proxy = make_proxy(settings.proxy, agent.dispatch, clock.random_id, agent.books.estimates)
         async with trio.open_nursery() as nursery:
-            if settings.proxy is not None and proxy is not None:
-                nursery.start_soon(proxy.run, listen_loopback(settings.proxy.port, "ALLOTMENT_PROXY_PORT"))
+            if proxy is not None and proxied is not None:
+                nursery.start_soon(proxy.run, proxied)
 
             async def told_to_stop() -> None:
                 await signals.__anext__()

@@ -23,6 +23,7 @@ class ProxySettings:
         keys_file: whose each API key is; ``None``: headers say whose a call is.
         feature: what calls are of that do not say; ``None``: they must.
         worst: hold the most that a call can use, instead of what 95 of a hundred do not pass.
+        vendor_headers: tell limits in OpenAI's headers, too, in place of the provider's.
     """
 
     port: int
@@ -30,6 +31,7 @@ class ProxySettings:
     keys_file: Path | None = None
     feature: str | None = None
     worst: bool = False
+    vendor_headers: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def _proxy(environment: Mapping[str, str]) -> ProxySettings | None:
     estimate = environment.get("ALLOTMENT_PROXY_ESTIMATE") or "p95"
     if estimate not in ("p95", "worst"):
         raise Violation("ALLOTMENT_PROXY_ESTIMATE", f"is {estimate!r}", "p95 or worst")
-    return ProxySettings(port, urls, Path(keys) if keys else None, feature, estimate == "worst")
+    told = environment.get("ALLOTMENT_PROXY_RATELIMIT") or "standard"
+    if told not in ("standard", "vendor"):
+        raise Violation("ALLOTMENT_PROXY_RATELIMIT", f"is {told!r}", "standard or vendor")
+    return ProxySettings(port, urls, Path(keys) if keys else None, feature, estimate == "worst", told == "vendor")
 
 
 def _is_url(text: str) -> bool:

@@ -106,10 +106,11 @@ class MeteredCall:
         self.response: str | None = None
         self.cut: Decision | ErrorReply | None = None
 
-    def reserve(self) -> Reserve:
-        """What must be held before it is sent."""
+    def reserve(self, *, breakdown: bool = False) -> Reserve:
+        """What must be held before it is sent. ``breakdown``: to be told how all limits stand."""
+        amounts = self._amounts(self._held)
         return Reserve(
-            reservation=self.name, call=self.call, amounts=self._amounts(self._held), deadline_ms=DEADLINE_MS
+            reservation=self.name, call=self.call, amounts=amounts, deadline_ms=DEADLINE_MS, breakdown=breakdown
         )
 
     def release(self) -> Release:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
 
-from protocol.decisions import Code, Decision, Verdict
+from protocol.decisions import Code, Decision, LimitState, Verdict
 from protocol.local_messages import ErrorReply, Reply
+from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS
 
 JSON = b"application/json"
 PROBLEM_JSON = b"application/problem+json"
@@ -90,6 +92,33 @@ def ratelimit(decision: Decision) -> Headers:
         return []
     reset = b";t=%d" % -(-decision.resets_in_ms // 1_000) if decision.resets_in_ms is not None else b""
     return [(b"ratelimit", b'"%b";r=%d%b' % (decision.limiting.encode(), decision.remaining, reset))]
+
+
+def vendor_ratelimit(limits: Iterable[LimitState]) -> Headers:
+    """The same as OpenAI says it, ``x-ratelimit-remaining-tokens`` and the like, of the tightest limits that the call
+    met: of requests, and of tokens of either kind. Only limits that are finite are told."""
+    found: Headers = []
+    for word, meters in ((b"requests", (REQUESTS,)), (b"tokens", (INPUT_TOKENS, OUTPUT_TOKENS))):
+        told = [one for one in limits if one.meter in meters and one.amount is not None and one.remaining is not None]
+        if not told:
+            continue
+        tightest = min(told, key=lambda one: one.remaining or 0)
+        found.append((b"x-ratelimit-limit-" + word, b"%d" % (tightest.amount or 0)))
+        found.append((b"x-ratelimit-remaining-" + word, b"%d" % (tightest.remaining or 0)))
+        if tightest.resets_in_ms is not None:
+            found.append((b"x-ratelimit-reset-" + word, _duration(tightest.resets_in_ms)))
+    return found
+
+
+def _duration(ms: int) -> bytes:
+    """As Go writes it, and clients of OpenAI read it: ``6m0s``, ``1h2m3s``, ``250ms``."""
+    if ms < 1_000:
+        return b"%dms" % ms
+    minutes, seconds = divmod(-(-ms // 1_000), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return b"%dh%dm%ds" % (hours, minutes, seconds)
+    return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
 
 
 def _headers(content_type: bytes, status: int, retry_after_ms: int | None, limits: Decision | None) -> Headers:

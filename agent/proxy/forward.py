@@ -13,7 +13,7 @@ from agent.core.estimate import Bound, Estimates
 from agent.core.fetched import Answers, FetchedAnswer, FetchedBatch, place_of
 from agent.core.metered_call import Extending, MeteredCall, is_allowed
 from agent.core.paths import is_metered
-from agent.core.problem_details import Headers, ratelimit
+from agent.core.problem_details import Headers, ratelimit, vendor_ratelimit
 from agent.proxy import admission, headers
 from agent.proxy.admission import Dispatch, Ending
 from agent.proxy.bodies import Prepared, prepare
@@ -24,6 +24,7 @@ from agent.proxy.upstreams import Target, target_of
 from protocol.decisions import Decision
 from protocol.local_messages import ErrorReply, Problem, Reply
 
+NO_HEADERS: Headers = []
 CONNECT_S = 10.0
 SILENCE_S = 600.0
 """So long a provider may think before the first byte, and between two: as the official clients wait."""
@@ -44,7 +45,7 @@ class Asked:
 class Caller(Protocol):
     """Whom an answer goes to. All of it waits until the caller takes what was sent."""
 
-    async def refuse(self, reply: Reply) -> None:
+    async def refuse(self, reply: Reply, more: Headers = NO_HEADERS) -> None:
         """Nothing was passed on, and why."""
 
     async def begin(self, status: int, names: Headers) -> None:
@@ -83,6 +84,7 @@ class Forwarder:
     Args:
         dispatch: the agent's operations. finish: runs what must go on when a caller has gone.
         estimates: what the agent has learned, whoever brings the calls.
+        vendor_headers: tell limits as OpenAI does, too.
         urls: providers by name. owners, feature: see :func:`agent.core.attribution.call_of`.
     """
 
@@ -97,6 +99,8 @@ class Forwarder:
         bound: Bound,
         lines: Lines,
         estimates: Estimates,
+        *,
+        vendor_headers: bool,
     ) -> None:
         self._dispatch = dispatch
         self._extend = admission.ask_at_once(dispatch)
@@ -108,6 +112,7 @@ class Forwarder:
         self._bound = bound
         self._lines = lines
         self._answers = Answers()
+        self._vendor_headers = vendor_headers
         self._estimates = estimates
 
     async def forward(self, asked: Asked, caller: Caller) -> None:
@@ -122,12 +127,14 @@ class Forwarder:
         name = f"proxy-{self._random_id()}"
         provider, path, told = target.provider, target.path, prepared.told
         metered = MeteredCall(self._estimates, name, call, provider, path, told, self._bound)
-        reply = await admission.ask(self._dispatch, metered.reserve())
+        reply = await admission.ask(self._dispatch, metered.reserve(breakdown=self._vendor_headers))
+        limits = reply.breakdown if isinstance(reply, Decision) and self._vendor_headers else ()
         if not is_allowed(reply):
-            await caller.refuse(reply)
+            await caller.refuse(reply, vendor_ratelimit(limits))
             return
         assert isinstance(reply, Decision)
-        await self._pass_on(asked, target, prepared, caller, metered, ratelimit(reply))
+        ours = ratelimit(reply) + vendor_ratelimit(limits)
+        await self._pass_on(asked, target, prepared, caller, metered, ours)
 
     def _fetched(self, asked: Asked, target: Target, named: Mapping[bytes, bytes]) -> Watched | None:
         """What may be told now of something that was begun before. Raises: Violation: nobody's batch."""

@@ -30,7 +30,15 @@ def of_answer(headers: Iterable[tuple[bytes, bytes]], ours: Headers, *, shortene
         shortened: something of the body may be taken out, so that its length is not known.
     """
     mine = {name for name, _ in ours}
-    kept = [(n, v) for n, v in _end_to_end(headers) if n not in mine and not (shortened and n == b"content-length")]
+    # Either all of these are the provider's, or all are ours: nobody could tell whose limit one of them is.
+    instead = b"x-ratelimit-" if any(name.startswith(b"x-ratelimit-") for name in mine) else None
+    kept = [
+        (name, value)
+        for name, value in _end_to_end(headers)
+        if name not in mine
+        and not (shortened and name == b"content-length")
+        and not (instead and name.startswith(instead))
+    ]
     return kept + ours
 
 

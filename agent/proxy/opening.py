@@ -45,5 +45,6 @@ def make_proxy(
             bound=Bound.WORST if settings.worst else Bound.P95,
             lines=lines,
             estimates=estimates,
+            vendor_headers=settings.vendor_headers,
         ),
     )

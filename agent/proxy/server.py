@@ -16,7 +16,7 @@ import trio
 
 from agent.core.problem_details import REASONS, Headers, details
 from agent.proxy.admission import Dispatch, Ending, Settler
-from agent.proxy.forward import Asked, Forwarder
+from agent.proxy.forward import NO_HEADERS, Asked, Forwarder
 from protocol.codec import encode_json
 from protocol.local_messages import ErrorReply, Problem, Reply
 from protocol.violations import Violation
@@ -191,11 +191,11 @@ class _Caller:
         self._h11.start_next_cycle()
         return True
 
-    async def refuse(self, reply: Reply) -> None:
+    async def refuse(self, reply: Reply, more: Headers = NO_HEADERS) -> None:
         """Nothing was passed on, and why."""
         status, names, body = details(reply)
         payload = encode_json(body)
-        await self.begin(status, [*names, (b"content-length", b"%d" % len(payload))])
+        await self.begin(status, [*names, *more, (b"content-length", b"%d" % len(payload))])
         await self.send(payload)
         await self.end()
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -19,8 +17,8 @@ import openai
 import pytest
 from google import genai
 
-from tests.faults.programs import Agent, a_free_port
 from tests.faults.provider import RECORDED, Provider, events_of
+from tests.faults.proxied import Proxied, an_agent_with_a_proxy
 
 CHAT_STREAM = (RECORDED / "openai-chat-stream-1.sse").read_bytes()
 MESSAGES = [{"role": "user", "content": "What is the capital of the UK?"}]
@@ -34,68 +32,10 @@ def provider() -> Iterator[Provider]:
         server.shutdown()
 
 
-@dataclass
-class Proxied:
-    """An agent with a proxy, its provider, and one customer's calls through both."""
-
-    agent: Any
-    plane: Any
-    provider: Provider
-    port: int
-    customer: str = ""
-    until: Callable[..., Any] = field(default=lambda *_: None)
-
-    def url(self, provider: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{provider}"
-
-    def headers(self, **play: Any) -> dict[str, str]:
-        return {
-            "x-allotment-customer": self.customer,
-            "x-allotment-feature": "chat",
-            "x-allotment-user": "ann",
-            "x-allotment-tags": "team=red",
-            "x-play": json.dumps(play),
-        }
-
-    def openai(self, **play: Any) -> openai.OpenAI:
-        return openai.OpenAI(
-            api_key="sk-test", base_url=self.url("openai") + "/v1", default_headers=self.headers(**play), max_retries=0
-        )
-
-    def events(self, count: int = 1) -> list[dict[str, Any]]:
-        """The customer's events, once there are so many."""
-
-        def found() -> list[dict[str, Any]] | None:
-            events: list[dict[str, Any]] = self.plane.events(self.customer)
-            return events if len(events) >= count else None
-
-        events: list[dict[str, Any]] = self.until(f"{count} events", found)
-        assert len(events) == count
-        return [{"usage_source": "provider", "outcome": "complete", **event["usage"]} for event in events]
-
-    def in_flight(self) -> int:
-        return int(self.agent.status().reservations)
-
-    def nothing_is_left(self) -> None:
-        self.until("nothing is held any longer", lambda: self.in_flight() == 0)
-        self.agent.uploaded()
-        assert self.plane.events(self.customer) == []
-
-
 @pytest.fixture(scope="module")
 def proxied_agent(run: Any, plane: Any, provider: Provider) -> Iterator[tuple[Any, int]]:
-    port = a_free_port()
-    more = {
-        "ALLOTMENT_PROXY_PORT": str(port),
-        "ALLOTMENT_PROXY_UPSTREAMS": ",".join(
-            [*(f"{name}={provider.url}" for name in ("openai", "anthropic", "gemini")), "nobody=http://127.0.0.1:9"]
-        ),
-    }
-    number = secrets.token_hex(3)
-    agent = Agent(run.root / number, plane, f"agent-{number}", more=more)
-    run.agents.append(agent)
-    yield agent.start(), port
-    agent.kill()
+    with an_agent_with_a_proxy(run, plane, provider) as (agent, port):
+        yield agent, port
 
 
 @pytest.fixture
