@@ -21,6 +21,14 @@ RequestId = Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
 DeadlineMs = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
 TtlMs = Annotated[int, msgspec.Meta(ge=1_000, le=24 * 3_600_000)]
 
+BodyBytes = Annotated[int, msgspec.Meta(ge=0, le=QUANTITY_MAX)]
+Path = Annotated[str, msgspec.Meta(max_length=2_048)]
+AnswerHeaders = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=128)], Annotated[str, msgspec.Meta(max_length=1_024)]],
+    msgspec.Meta(max_length=16),
+]
+JSON_TYPE = "application/json"
+
 DEADLINE_MS = 2_000
 """How long a call may wait, unless it says otherwise, for a first lease or for returns."""
 
@@ -106,6 +114,57 @@ class Release(_Request, frozen=True):
     reservation: Key
 
 
+class Begin(_Request, frozen=True):
+    """A model call is about to be sent: the agent reads its request, and holds what it may use. Those that cost nothing
+    are allowed without a reservation.
+
+    ``body`` may come in pieces, each with the ``offset`` at which it stands in all ``size`` bytes, in order; all but
+    the last are answered ``taken``. Without any, every byte counts as text. ``sent``: it is on its way already, and an
+    agent that does not know it learns of it: it is accounted for whatever is decided.
+    """
+
+    reservation: Key
+    call: Call
+    provider: Key
+    path: Path
+    content_type: Annotated[str, msgspec.Meta(max_length=256)] = JSON_TYPE
+    size: BodyBytes = 0
+    worst: bool = False
+    sent: bool = False
+    body: bytes = b""
+    offset: BodyBytes = 0
+    deadline_ms: DeadlineMs = DEADLINE_MS
+
+
+class Feed(_Request, frozen=True):
+    """Bytes of the answer to a call that was begun: those that follow the first ``offset`` of it.
+
+    ``headers`` of the answer, with the first of them: what says how to read it.
+    """
+
+    reservation: Key
+    body: bytes = b""
+    offset: BodyBytes = 0
+    headers: AnswerHeaders = {}
+
+
+class End(_Request, frozen=True):
+    """A call that was begun has ended; the last bytes of its answer as in :class:`Feed`.
+
+    Attributes:
+        status: of the answer; ``None``: there was none. whole: it came to its end.
+        sent: the request may have reached the provider.
+    """
+
+    reservation: Key
+    body: bytes = b""
+    offset: BodyBytes = 0
+    headers: AnswerHeaders = {}
+    status: Annotated[int, msgspec.Meta(ge=100, le=999)] | None = None
+    whole: bool = True
+    sent: bool = True
+
+
 class Record(_Request, frozen=True):
     """Usage that nobody reserved. It is counted whether or not it fits: it has already happened."""
 
@@ -137,7 +196,7 @@ class Status(_Request, frozen=True):
     """How the agent itself is."""
 
 
-Request = Check | Reserve | Extend | Settle | Release | Record | Usage | Status
+Request = Check | Reserve | Extend | Settle | Release | Begin | Feed | End | Record | Usage | Status
 
 
 class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="recorded"):
@@ -155,6 +214,19 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, ta
     amounts: dict[str, int] = {}
     duplicate: bool = False
     corrects: str | None = None
+
+
+class Taken(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="taken"):
+    """Bytes have been taken.
+
+    Attributes:
+        bytes: how many more of the answer may come before it must be fed again.
+        cut: why the call gets no more: end it.
+    """
+
+    id: int = 0
+    bytes: int = 0
+    cut: Decision | None = None
 
 
 class UsageReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="usage"):
@@ -207,4 +279,4 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     retry: bool = False
 
 
-Reply = Decision | Recorded | UsageReport | StatusReport | ErrorReply
+Reply = Decision | Recorded | Taken | UsageReport | StatusReport | ErrorReply

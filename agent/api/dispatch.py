@@ -8,9 +8,12 @@ from typing import Protocol
 
 from agent.api.exposition import exposition
 from agent.core.books import PARKED_MAX, Books
+from agent.operations.begin import begin, decided
 from agent.operations.check import check
+from agent.operations.end import end
 from agent.operations.enter_event import AfterCommit
 from agent.operations.extend import extend
+from agent.operations.feed import feed
 from agent.operations.park import attend
 from agent.operations.record import record
 from agent.operations.release import release
@@ -20,9 +23,12 @@ from agent.operations.settle import settle
 from protocol.decisions import Decision, Verdict
 from protocol.local_messages import (
     DEADLINE_MS,
+    Begin,
     Check,
+    End,
     ErrorReply,
     Extend,
+    Feed,
     Problem,
     Record,
     Recorded,
@@ -73,6 +79,11 @@ class Dispatch:
         """The reply, or ``None``: ``door.late`` will be called with it, within the request's deadline."""
         if self._books.draining and not isinstance(request, Status | Usage):
             return _DRAINING
+        if type(request) is Begin:
+            opened = begin(self._books, request)
+            if not isinstance(opened, Reserve):
+                return opened
+            request = opened
         now_ms = self._clock.monotonic_ms()
         until_ms = now_ms + getattr(request, "deadline_ms", DEADLINE_MS)
         outcome = self._operate(request, now_ms, until_ms)
@@ -92,7 +103,10 @@ class Dispatch:
         try:
             match request:
                 case Reserve():
-                    return reserve(books, request, now_ms, until_ms)
+                    outcome = reserve(books, request, now_ms, until_ms)
+                    if books.calls:
+                        decided(books, request, outcome)
+                    return outcome
                 case Settle():
                     return settle(books, request, now_ms, self._clock.wall_ms())
                 case Check():
@@ -105,6 +119,12 @@ class Dispatch:
                     return record(books, request, now_ms, self._clock.wall_ms(), until_ms)
                 case Usage():
                     return report_usage(books, request, now_ms, until_ms)
+                case Feed():
+                    return feed(books, request, now_ms)
+                case End():
+                    return end(books, request, now_ms, self._clock.wall_ms())
+                case Begin():
+                    raise AssertionError("it has become a reserve")
                 case Status():
                     return self._status()
         except Violation as wrong:

@@ -6,6 +6,7 @@ Every complete frame of one read is decoded, decided and answered in one joined 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import msgspec
 
@@ -26,6 +27,8 @@ class _Identified(msgspec.Struct):
 
     id: int = 0
 
+
+OPERATIONS = ", ".join(str(kind.__struct_config__.tag) for kind in get_args(Request))
 
 _decode_id = msgspec.msgpack.Decoder(_Identified).decode
 
@@ -86,7 +89,7 @@ class FramesDoor:
 def understood_wrongly(wrong: Violation) -> ErrorReply:
     """The reply to a request that is not one."""
     if wrong.field == "op" or (wrong.problem == "is missing" and wrong.field == "op"):
-        text = f"op: {wrong.problem}; expected one of check, reserve, extend, settle, release, record, usage, status"
+        text = f"op: {wrong.problem}; expected one of {OPERATIONS}"
         return ErrorReply(error=Problem("unknown_operation", text, "op"))
     return ErrorReply(error=Problem(wrong.code, wrong.message, wrong.field or None))
 

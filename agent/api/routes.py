@@ -9,7 +9,20 @@ import msgspec
 
 from agent.core.problem_details import Headers
 from protocol.codec import JsonDecoder, as_violation
-from protocol.local_messages import Check, Extend, Record, Release, Request, Reserve, Settle, Status, Usage
+from protocol.local_messages import (
+    Begin,
+    Check,
+    End,
+    Extend,
+    Feed,
+    Record,
+    Release,
+    Request,
+    Reserve,
+    Settle,
+    Status,
+    Usage,
+)
 from protocol.violations import Violation
 
 AUTHZ = b"/v1/authz"
@@ -25,6 +38,9 @@ _POSTS: dict[bytes, JsonDecoder[Request]] = {
     b"/v1/extend": JsonDecoder(Extend),
     b"/v1/settle": JsonDecoder(Settle),
     b"/v1/release": JsonDecoder(Release),
+    b"/v1/begin": JsonDecoder(Begin),
+    b"/v1/feed": JsonDecoder(Feed),
+    b"/v1/end": JsonDecoder(End),
     b"/v1/record": JsonDecoder(Record),
 }
 _GETS = (b"/v1/usage", b"/v1/status")

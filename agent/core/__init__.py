@@ -21,9 +21,11 @@ paths          what the path of a model call tells
 fetched        what a provider says only when it is asked later
 prompts        what the body of a request tells of its cost
 passing        calls that another proxy passes on
+told           what a model call's request tells
 estimate       how much to hold before a call and while it streams, and what to charge when it broke off
 unfinished     what a plan charges of calls whose provider has not said what they used
 metered_call   one model call on its way: held, watched, and what it comes to
 tally          what calls used, by model and class
+calls          those whose answers are fed to this agent
 pace           how often to report what was used
 """

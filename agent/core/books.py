@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agent.core.budget import Allowance
+from agent.core.calls import Arriving, CallBook
 from agent.core.decide import Path, path_of
 from agent.core.derived import card_of
 from agent.core.estimate import Estimates
@@ -152,6 +153,7 @@ class Books:
 
     Attributes:
         estimates: what was learned of model calls, whoever brought them.
+        calls: model calls whose answers are fed to this agent. arriving: requests of such that come in pieces.
         asking: leases that shall be asked for in the next sync, by id, and the allowances that they are for.
         freed: customers of whom calls gave something back while others wait for it.
         look_again: customers whose entitlement may have changed.
@@ -183,6 +185,8 @@ class Books:
     counters: Counters = field(default_factory=Counters)
     tally: Tally = field(default_factory=Tally)
     estimates: Estimates = field(default_factory=Estimates)
+    calls: CallBook = field(default_factory=CallBook)
+    arriving: Arriving = field(default_factory=Arriving)
     asking: dict[str, Allowance] = field(default_factory=dict)
     freed: set[str] = field(default_factory=set)
     look_again: set[str] = field(default_factory=set)

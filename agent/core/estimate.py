@@ -150,13 +150,25 @@ class Estimates:
 
         Asks when less than half a slice is left, so that the next is there before it is needed.
         """
-        known = self._known("text", model)
-        spent = output_bytes if known is None else -(-output_bytes * known.p95() // _UNIT)
+        spent = self._spent(model, output_bytes)
         if spent + SLICE_TOKENS // 2 <= held:
             return None
         more = max(held, spent) + SLICE_TOKENS
         most = max(self.output_tokens(model, prompt, Bound.WORST), held)
         return min(more, most) if most > held else None
+
+    def bytes_within(self, model: str, prompt: Prompt, output_bytes: int, held: int) -> int | None:
+        """How many more bytes of output the next slice can wait for; ``None``: what is held is all there will be."""
+        if held >= self.output_tokens(model, prompt, Bound.WORST):
+            return None
+        known = self._known("text", model)
+        left = max(0, held - SLICE_TOKENS // 2 - self._spent(model, output_bytes))
+        return left if known is None else left * _UNIT // max(1, known.p95())
+
+    def _spent(self, model: str, output_bytes: int) -> int:
+        """How many tokens so many bytes of output are at most."""
+        known = self._known("text", model)
+        return output_bytes if known is None else -(-output_bytes * known.p95() // _UNIT)
 
     def completed(self, model: str, prompt: Prompt | None, usage: Usage) -> Usage:
         """The same usage, with estimates where the provider said nothing: what to charge for a call that broke off.

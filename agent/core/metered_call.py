@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
 
 import msgspec
 
 from agent.core.estimate import SLICE_TOKENS, Bound, Estimates
 from agent.core.paths import answers_in_tokens
-from agent.core.prompts import Prompt, prompt_of
-from agent.core.tokens.names import model_in
-from agent.core.tokens.read import UsageReader
+from agent.core.tokens.read import DOCUMENT_BYTES_MAX, EVENTS_IN_BODY, UsageReader
 from agent.core.tokens.usage import Pass, Usage
+from agent.core.told import Told
 from protocol.decisions import Decision, Verdict
 from protocol.events import Outcome, UsageSource
-from protocol.ids import is_model_name
 from protocol.local_messages import Call, ErrorReply, Extend, Record, Release, Reserve, Settle
 from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS
 
@@ -27,47 +24,12 @@ hold all that a model could say would refuse whoever has a small limit."""
 
 _CACHES_SAY = ("cf-aig-cache-status", "x-portkey-cache-status", "helicone-cache")
 
+FEED_BYTES_MIN = 512
+FEED_BYTES_MAX = 64 * 1024
+"""After how many bytes of an answer more of it wants to be seen, at least and at most."""
+
 Extending = Callable[[Extend], object]
 """Holds more at once, or says why not; ``None``: not yet."""
-
-_DECODER: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class Told(NamedTuple):
-    """What a request tells.
-
-    Attributes:
-        prompt: of its cost. model: that it names. streams: it asks for a stream.
-    """
-
-    prompt: Prompt
-    model: str | None
-    streams: bool
-
-
-def told_by(path: str, content_type: str, body: bytes) -> Told:
-    """What a request tells. Never raises: one that is no JSON object tells little."""
-    model = model_in(path)
-    if not content_type.startswith("application/json"):
-        return Told(Prompt(0, media=1) if body else Prompt(0), model, streams=False)
-    fields = fields_of(body)
-    named = plain(fields.get("model"))
-    if isinstance(named, str) and is_model_name(named):
-        model = named
-    return Told(prompt_of(body), model, plain(fields.get("stream")) is True or "streamGenerateContent" in path)
-
-
-def fields_of(body: bytes) -> dict[str, msgspec.Raw]:
-    """The fields of a JSON object as they stand there; of anything else none."""
-    try:
-        return _DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}
-
-
-def plain(raw: msgspec.Raw | None) -> Any:
-    """The value of one of them."""
-    return None if raw is None else msgspec.json.decode(raw)
 
 
 class MeteredCall:
@@ -76,6 +38,8 @@ class MeteredCall:
     Attributes:
         name: the reservation under which it is held. call: whose it is.
         response: the provider's own name for the answer, once it has ended.
+        resumed: it was on its way before this agent knew of it.
+        fed: how many bytes of its answer have come, those before a resumption included; ``None``: none yet.
         cut: why it gets no more, once an extension was refused and what is held is used up.
     """
 
@@ -88,6 +52,7 @@ class MeteredCall:
         path: str,
         told: Told,
         bound: Bound,
+        document_bytes_max: int = DOCUMENT_BYTES_MAX,
     ) -> None:
         self._estimates = estimates
         self.name = name
@@ -104,6 +69,12 @@ class MeteredCall:
         self._stored = False
         self._others: tuple[Pass, ...] = ()
         self.response: str | None = None
+        self._answered = False
+        self._bytes_max = document_bytes_max
+        self._ending: Settle | Release | None = None
+        self._over = False
+        self.resumed = False
+        self.fed: int | None = None
         self.cut: Decision | ErrorReply | None = None
 
     def reserve(self, *, breakdown: bool = False) -> Reserve:
@@ -120,8 +91,9 @@ class MeteredCall:
     def answered(self, headers: Mapping[str, str]) -> None:
         """Its answer begins."""
         encoded = headers.get("content-encoding", "identity") != "identity"
-        self._reader = None if encoded else UsageReader(self._path, headers)
+        self._reader = None if encoded else UsageReader(self._path, headers, self._bytes_max)
         self._stored = came_from_a_cache(headers)
+        self._answered = True
 
     def feed(self, chunk: bytes, extend: Extending) -> None:
         """The next bytes of the answer; of a stream, more is held in time, or ``cut`` says why there is no more."""
@@ -140,14 +112,58 @@ class MeteredCall:
         if used_up and not is_allowed(reply) and isinstance(reply, Decision | ErrorReply):
             self.cut = reply
 
+    def resume(self, held: Mapping[str, int]) -> None:
+        """It goes on with what is held for it already."""
+        self.resumed = True
+        self._held = max(self._held, held.get(OUTPUT_TOKENS, 0))
+
+    def take(self, offset: int, chunk: bytes, headers: Mapping[str, str], extend: Extending) -> bool:
+        """Bytes of the answer that follow ``offset`` others; those that came before change nothing.
+
+        Returns: whether they could be taken: ``False`` if some before them are missing.
+        """
+        if not self._answered and (chunk or headers):
+            self.answered(headers)
+        fed = offset if self.fed is None else self.fed
+        if offset > fed:
+            return False
+        self.fed = max(fed, offset + len(chunk))
+        if offset + len(chunk) > fed:
+            self.feed(chunk[fed - offset :], extend)
+        return True
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much of its answer may be kept, at most."""
+        return min(self.fed or 0, self._bytes_max if self._streams else EVENTS_IN_BODY * self._bytes_max)
+
+    def feed_within(self) -> int:
+        """How many bytes of its answer may come before more must be held: in proportion to what came so far."""
+        if not self._streams or self._reader is None:
+            return FEED_BYTES_MAX
+        outputs = self._reader.output_bytes
+        if not outputs:
+            return FEED_BYTES_MIN
+        left = self._estimates.bytes_within(self._model, self._prompt, outputs, self._held)
+        if left is None:
+            return FEED_BYTES_MAX
+        return min(FEED_BYTES_MAX, max(FEED_BYTES_MIN, left * (self.fed or 0) // outputs))
+
     def ended(self, status: int | None, *, whole: bool, sent: bool = True) -> Settle | Release | None:
         """What it came to: said by the provider, or estimated where it broke off before that. ``None``: the provider
         goes on by itself and will say it when it is asked (:mod:`agent.core.fetched`); what is held stays held.
+        Asked again, the same.
 
         Args:
             status: of the answer; ``None``: none came. whole: the answer came to its end.
             sent: the request may have reached the provider.
         """
+        if not self._over:
+            self._ending = self._ended(status, whole, sent)
+            self._over = True
+        return self._ending
+
+    def _ended(self, status: int | None, whole: bool, sent: bool) -> Settle | Release | None:
         usage = self._reader.end() if self._reader is not None else _nothing(whole=whole and status is not None)
         self.response, self._others = usage.response, () if self._stored else usage.others
         if self._stored and whole:

@@ -7,6 +7,9 @@ extend              hold more of it
 settle              what it really used
 enter_event         a usage event on its way to the disk, with what it charges
 release             it did not happen
+begin               a model call is about to be sent: what must be held for it
+feed                bytes of its answer
+end                 it has ended: what it used
 record              usage that nobody had reserved
 expire              calls in flight whose life is over
 report_usage        how the limits of a customer stand

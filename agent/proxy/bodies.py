@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agent.core.metered_call import Told, fields_of, plain, told_by
+from agent.core.told import Told, fields_of, plain, told_by
 from agent.proxy.upstreams import Target
 
 _ASKED = msgspec.Raw(b'{"include_usage":true}')

@@ -2,6 +2,12 @@
 
 blocking       ``Client``, for threads
 asynchronous   ``AsyncClient``, for asyncio and Trio
+sdks           ``meter(OpenAI())``: the official SDKs, metered by one line
+attribution    ``with attributed(...)``: whose the model calls are that are made here
+transports     around an SDK's own: asked before, watched meanwhile
+streams        answers on their way to an SDK
+observed       a model call as its agent is told of it
+server_events  what is changed of such a stream, and of its request
 metered        ``with client.metered(...)``: reserve, then end the reservation on every way out
 flights        a call in flight, and the rules by which it ends
 requests       the requests, one function each
@@ -18,8 +24,9 @@ wire           frames and msgpack
 
 from __future__ import annotations
 
-from allotment.answers import Decision, LimitState, Recorded, Reservation, StatusReport, UsageReport
+from allotment.answers import Decision, LimitState, Recorded, Reservation, StatusReport, Taken, UsageReport
 from allotment.asynchronous import AsyncClient
+from allotment.attribution import attributed
 from allotment.blocking import Client
 from allotment.errors import (
     AgentError,
@@ -35,6 +42,7 @@ from allotment.errors import (
 )
 from allotment.metered import AsyncMeteredCall, MeteredCall
 from allotment.requests import Call
+from allotment.sdks import meter
 
 __all__ = [
     "AgentError",
@@ -56,6 +64,9 @@ __all__ = [
     "ReservationEnded",
     "ReservationNotFound",
     "StatusReport",
+    "Taken",
     "Throttled",
     "UsageReport",
+    "attributed",
+    "meter",
 ]

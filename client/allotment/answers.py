@@ -118,6 +118,19 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """Bytes of a model call have been taken.
+
+    Attributes:
+        bytes: how many more of its answer may come before it must be fed again.
+        cut: why the call gets no more.
+    """
+
+    bytes: int = 0
+    cut: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UsageReport:
     """How the limits of a customer stand as far as this agent knows.
 
@@ -154,11 +167,12 @@ class StatusReport:
     counters: dict[str, int]
 
 
-Answer = Decision | Recorded | UsageReport | StatusReport
+Answer = Decision | Recorded | Taken | UsageReport | StatusReport
 
 _KINDS: dict[str, type[Answer]] = {
     "decision": Decision,
     "recorded": Recorded,
+    "taken": Taken,
     "usage": UsageReport,
     "status": StatusReport,
 }
@@ -167,7 +181,7 @@ _REQUIRED = {
     kind: frozenset(f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
     for kind in _NAMES
 }
-_NESTED = {"breakdown", "limits", "reservation"}
+_NESTED = {"breakdown", "limits", "reservation", "cut"}
 
 
 def read_answer(reply: Mapping[str, Any]) -> Answer:
@@ -179,11 +193,14 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
     kind = _KINDS.get(reply.get("kind", ""))
     if kind is None:
         raise ValueError(f"the agent answered with an unknown kind: {reply.get('kind')!r:.80}")
+    return _read(kind, reply)
+
+
+def _read(kind: type[Answer], reply: Any) -> Answer:
     known = _known(kind, reply)
     for name in _NESTED & known.keys():
         known[name] = _nested(name, known[name])
-    answer: Answer = kind(**known)
-    return answer
+    return kind(**known)
 
 
 def _known(kind: Any, given: Any) -> dict[str, Any]:
@@ -200,6 +217,8 @@ def _known(kind: Any, given: Any) -> dict[str, Any]:
 def _nested(name: str, value: Any) -> Any:
     if name == "reservation":
         return None if value is None else Reservation(**_known(Reservation, value))
+    if name == "cut":
+        return None if value is None else _read(Decision, value)
     if not isinstance(value, list):
         raise ValueError(f"the agent answered with a {type(value).__name__} as {name}")
     return tuple(LimitState(**_known(LimitState, item)) for item in value)

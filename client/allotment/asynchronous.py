@@ -112,6 +112,11 @@ class AsyncClient:
         if pipeline is not None:
             pipeline.break_off(ConnectionResetError("the client was closed"))
 
+    def __del__(self) -> None:
+        pipeline = self.__dict__.get("_pipeline")
+        if pipeline is not None:
+            pipeline.abandon()  # made after `aclose`, for what had to be ended then
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -167,6 +167,33 @@ def release(reservation: str) -> Request:
     return Request({"op": "release", "reservation": reservation}, "recorded")
 
 
+def begin(call: Call, reservation: str, sent_to: Mapping[str, Any], piece: bytes, offset: int = 0) -> Request:
+    """A model call is about to be sent. ``sent_to``: provider, path, content type, size and the like."""
+    fields = {"op": "begin", "reservation": reservation, "call": call.as_map(), **sent_to}
+    if piece:
+        fields["body"] = piece
+    if offset:
+        fields["offset"] = offset
+    return Request(fields, "decision", waits=True)
+
+
+def feed(reservation: str, answer: Mapping[str, Any]) -> Request:
+    """Bytes of a model call's answer: ``body``, ``offset`` and ``headers``."""
+    return Request({"op": "feed", "reservation": reservation, **answer}, "taken")
+
+
+def end(reservation: str, status: int | None, answer: Mapping[str, Any], *, whole: bool, sent: bool) -> Request:
+    """A model call has ended."""
+    fields = {"op": "end", "reservation": reservation, **answer}
+    if status is not None:
+        fields["status"] = status
+    if not whole:
+        fields["whole"] = False
+    if not sent:
+        fields["sent"] = False
+    return Request(fields, "recorded")
+
+
 def record(customer: str, feature: str, **options: Unpack[RecordOptions]) -> Request:
     """Usage that nobody reserved."""
     wanted: dict[str, Any] = dict(options)

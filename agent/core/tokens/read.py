@@ -13,7 +13,7 @@ from agent.core.tokens.usage import Usage
 DOCUMENT_BYTES_MAX = 1024 * 1024
 """How much of one event of a stream is held; of a longer one, only its ends are read."""
 
-_EVENTS_IN_BODY = 8
+EVENTS_IN_BODY = 8
 """How many times as long a body may be that is no stream: images and embeddings come whole."""
 
 
@@ -120,7 +120,7 @@ class UsageReader:
         if first == ord("["):
             return ArrayFrames(self._bytes_max)
         if first == ord("{"):
-            return BodyFrames(_EVENTS_IN_BODY * self._bytes_max)
+            return BodyFrames(EVENTS_IN_BODY * self._bytes_max)
         return EventFrames(self._bytes_max)
 
 

@@ -83,7 +83,7 @@ def test_control_characters_never_come_back_raw_in_names_of_fields_and_meters(wa
 def test_unknown_operation_field_and_value_are_named_with_the_choices(way) -> None:
     unknown = refused(way, {"op": "spend", "id": 7})
     assert (unknown.error.code, unknown.error.field) == ("unknown_operation", "op")
-    assert "check, reserve, extend, settle, release, record, usage, status" in unknown.error.message
+    assert "check, reserve, extend, settle, release, begin, feed, end, record, usage, status" in unknown.error.message
     assert refused(way, {"id": 7}).error.code == "unknown_operation"
     field = refused(way, {**CHECK, "admin": True})
     assert (field.error.field, field.id) == ("admin", 7)

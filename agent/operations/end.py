@@ -1,0 +1,72 @@
+"""A model call has ended: what its answer said it used is counted, or what it must have used."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from agent.core.books import Books
+from agent.operations.begin import unknown
+from agent.operations.enter_event import AfterCommit, repeat_or_correct
+from agent.operations.feed import take
+from agent.operations.record import record
+from agent.operations.release import release
+from agent.operations.settle import settle
+from protocol.local_messages import End, ErrorReply, Record, Recorded, Release, Settle
+from protocol.violations import Violation
+
+
+def end(books: Books, request: End, now_ms: int, wall_ms: int) -> Recorded | AfterCommit | ErrorReply:
+    """Settle it, or release it if it cost nothing. A repeat changes nothing."""
+    call = books.calls.get(request.reservation)
+    if call is None:
+        return _again(books, request.reservation, wall_ms)
+    if not take(books, request, lambda _: None):
+        return unknown(request.reservation)
+    said = call.ended(request.status, whole=request.whole, sent=request.sent)
+    for other in call.others():
+        _record(books, other, now_ms, wall_ms)
+    outcome: Recorded | AfterCommit | ErrorReply = Recorded()  # its provider goes on by itself: it stays held
+    if isinstance(said, Release):
+        outcome = _release(books, said)
+    elif said is not None:
+        outcome = _settle(books, said, now_ms, wall_ms)
+    if not (isinstance(outcome, ErrorReply) and outcome.retry):
+        books.calls.pop(request.reservation)
+    return outcome
+
+
+def _release(books: Books, said: Release) -> Recorded | AfterCommit | ErrorReply:
+    """An agent that was started anew meanwhile may hold nothing for it: then there is nothing to give back."""
+    outcome = release(books, said)
+    lacks = isinstance(outcome, ErrorReply) and outcome.error.code == "reservation_not_found"
+    return Recorded() if lacks else outcome
+
+
+def _record(books: Books, said: Record, now_ms: int, wall_ms: int) -> None:
+    """What another model used on the same call. Where there is no room for it, the end finds none either."""
+    with contextlib.suppress(Violation):  # the catalog does not count it
+        record(books, said, now_ms, wall_ms, now_ms)
+
+
+def _settle(books: Books, said: Settle, now_ms: int, wall_ms: int) -> Recorded | AfterCommit | ErrorReply:
+    """Meters of providers that the catalog does not declare are left out."""
+    while True:
+        try:
+            return settle(books, said, now_ms, wall_ms)
+        except Violation as wrong:
+            meter = wrong.field.removeprefix("amounts.")
+            if wrong.code != "meter_not_found" or meter not in said.amounts:
+                raise
+            amounts = {name: amount for name, amount in said.amounts.items() if name != meter}
+            said = msgspec.structs.replace(said, amounts=amounts)
+
+
+def _again(books: Books, reservation: str, wall_ms: int) -> Recorded | AfterCommit | ErrorReply:
+    ended = books.ended.get(reservation)
+    if ended is None:
+        return unknown(reservation)
+    if ended.said is None:
+        return release(books, Release(reservation=reservation))
+    return repeat_or_correct(books, reservation, ended, ended.said, wall_ms)
