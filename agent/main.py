@@ -82,7 +82,9 @@ async def _serve(agent: Agent, settings: Settings, listeners: Listeners, clock: 
 
 def _open_doors(agent: Agent, settings: Settings, listeners: Listeners, clock: SystemClock) -> None:
     """Open every door; the frames' last, so that whoever sees that one finds the others open too."""
-    make_http = partial(HttpDoor, agent.dispatch, Authz(agent.dispatch, clock.random_id), agent.is_ready)
+    make_http = partial(
+        HttpDoor, agent.dispatch, Authz(agent.dispatch, agent.books.estimates, clock.random_id), agent.is_ready
+    )
     if settings.http_port:
         listeners.listen(listen_loopback(settings.http_port), partial(make_http, guarded=True), http.BUSY)
     try:

@@ -15,10 +15,10 @@ from agent.api.dispatch import Dispatch, Door
 from agent.api.routes import ANSWER, AUTHZ, Asked, require_method
 from agent.core.attribution import PREFIX
 from agent.core.estimate import Estimates
-from agent.core.passing import Passed, answer_of, ended, passed, to_hold, unsettled
+from agent.core.passing import Passed, answer_of, ended, passed, reserved, unsettled
 from protocol.decisions import Code, Decision, Verdict
 from protocol.ids import KEY_WORDS, is_key
-from protocol.local_messages import ErrorReply, Reply, Reserve, Settle
+from protocol.local_messages import ErrorReply, Record, Recorded, Release, Reply, Reserve, Settle
 from protocol.violations import Violation
 
 CALLS_MAX = 20_000
@@ -31,10 +31,10 @@ _URI = b"x-forwarded-uri"
 class Authz:
     """Answers proxies; one for all their connections."""
 
-    def __init__(self, dispatch: Dispatch, random_id: Callable[[], str]) -> None:
+    def __init__(self, dispatch: Dispatch, estimates: Estimates, random_id: Callable[[], str]) -> None:
         self._dispatch = dispatch
+        self._estimates = estimates
         self._random_id = random_id
-        self._estimates = Estimates()
         self._calls: OrderedDict[str, Passed] = OrderedDict()
 
     def ask(self, asked: Asked, door: Door, number: int) -> Reply | None:
@@ -44,12 +44,8 @@ class Authz:
         found = passed(method, path, headers, asked.body)
         if found is None:
             return _FREE
-        request = Reserve(
-            id=number,
-            reservation=f"authz-{self._random_id()}",
-            call=found.call,
-            amounts=to_hold(found, self._estimates),
-        )
+        request = reserved(f"authz-{self._random_id()}", found, self._estimates)
+        msgspec.structs.force_setattr(request, "id", number)
         reply = self._dispatch(request, _Asking(self, request, found, door))
         if reply is not None:
             self.decided(request, found, reply)
@@ -75,13 +71,23 @@ class Authz:
             raise Violation("reservation", f"is {ascii(name)[:80]}", KEY_WORDS)
         headers = _once(asked)
         answer = answer_of(headers, asked.body)
-        found = self._calls.pop(name, None)
-        if found is None and PREFIX + b"customer" in headers:  # it began before this agent did
+        found = self._calls.get(name)
+        if found is None:  # it began before this agent did: proxies say again what they said of it
             found = passed("POST", headers.get(_URI, b"").decode("latin-1"), headers, b"")
-        request = ended(name, found, answer, self._estimates)
-        msgspec.structs.force_setattr(request, "id", number)
+            assert found is not None
+        said = list(ended(name, found, answer, self._estimates))
+        reply: Reply | None = Recorded()  # nothing yet: it goes on, and its provider will say later
+        for request in said:
+            if isinstance(request, Record):
+                self._say(request, _NOBODY)
+            else:
+                msgspec.structs.force_setattr(request, "id", number)
+                reply = self._say(request, door)
+        return reply
+
+    def _say(self, request: Settle | Release | Record, door: Door) -> Reply | None:
         reply = self._dispatch(request, door)
-        while isinstance(request, Settle) and isinstance(reply, ErrorReply):
+        while not isinstance(request, Release) and isinstance(reply, ErrorReply):
             meter = (reply.error.field or "").removeprefix("amounts.")
             if reply.error.code != "meter_not_found" or meter not in request.amounts:
                 break
@@ -89,8 +95,6 @@ class Authz:
             left = {one: amount for one, amount in request.amounts.items() if one != meter}
             request = msgspec.structs.replace(request, amounts=left)
             reply = self._dispatch(request, door)
-        if isinstance(reply, ErrorReply) and reply.retry and found is not None:
-            self._calls[name] = found
         return reply
 
 

@@ -48,7 +48,7 @@ class MeteredCall:
         estimates: Estimates,
         name: str,
         call: Call,
-        provider: str,
+        provider: str | None,
         path: str,
         told: Told,
         bound: Bound,
@@ -88,10 +88,10 @@ class MeteredCall:
         """It did not happen."""
         return Release(reservation=self.name)
 
-    def answered(self, headers: Mapping[str, str]) -> None:
-        """Its answer begins."""
+    def answered(self, headers: Mapping[str, str], reader: UsageReader | None = None) -> None:
+        """Its answer begins. ``reader``: reads it, instead of one that expects all of it."""
         encoded = headers.get("content-encoding", "identity") != "identity"
-        self._reader = None if encoded else UsageReader(self._path, headers, self._bytes_max)
+        self._reader = None if encoded else reader or UsageReader(self._path, headers, self._bytes_max)
         self._stored = came_from_a_cache(headers)
         self._answered = True
 

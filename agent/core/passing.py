@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from agent.core.attribution import PREFIX, call_of
 from agent.core.estimate import SLICE_TOKENS, Bound, Estimates
+from agent.core.metered_call import MeteredCall, Told, told_by
 from agent.core.paths import answers_in_tokens, is_metered
-from agent.core.prompts import Prompt, prompt_of
+from agent.core.prompts import Prompt
 from agent.core.tokens.names import model_in
-from agent.core.tokens.read import DOCUMENT_BYTES_MAX, UsageReader
+from agent.core.tokens.read import UsageReader
 from agent.core.tokens.usage import Usage
 from protocol.events import Outcome, UsageSource
 from protocol.ids import KEY_WORDS, MODEL_WORDS, Key, is_key, is_model_name
-from protocol.local_messages import Call, Release, Settle
+from protocol.local_messages import Call, Record, Release, Reserve, Settle
 from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, QUANTITY_MAX, REQUESTS, Amounts
 from protocol.violations import Violation
 
 UNSAID_BYTES = 4_096
 """How large a request is taken to be of which nothing is said."""
-
-LONG_ANSWER_TOKENS = 2_048
-"""What is held at most of an answer that its request does not bound, and whose use will be said."""
 
 ENDS_BYTES_MAX = 4_096
 """How much of one document is held where only the ends of an answer came: so that its tail is read as one."""
@@ -35,15 +33,14 @@ class Passed(msgspec.Struct, frozen=True, gc=False):
     """One call that a proxy is about to pass on, or has.
 
     Attributes:
-        path: of the request. model, provider: as far as they are known.
+        path: of the request. told: what it tells. provider: if the proxy says so.
         amounts: what the proxy wants held, instead of an estimate.
         settles: the proxy will say what the answer was. If not, what is held is what counts.
     """
 
     call: Call
     path: str
-    prompt: Prompt
-    model: str
+    told: Told
     provider: Key | None
     amounts: Amounts | None
     settles: bool
@@ -61,35 +58,25 @@ def passed(method: str, path: str, headers: Headers, body: bytes) -> Passed | No
     amounts = _amounts(headers)
     if amounts is None and not is_metered(method, path):
         return None
-    prompt, model = _prompt(headers, body)
+    told = _told(headers, path, body)
     said = _said(headers, "model")
     if said is not None and not is_model_name(said):
         raise Violation("x-allotment-model", f"is {ascii(said)[:80]}", MODEL_WORDS)
     provider = _said(headers, "provider")
     if provider is not None and not is_key(provider):
         raise Violation("x-allotment-provider", f"is {ascii(provider)[:80]}", KEY_WORDS)
-    model = said or model or model_in(path)
     settles = _said(headers, "settles") or "yes"
     if settles not in ("yes", "no"):
         raise Violation("x-allotment-settles", f"is {ascii(settles)[:80]}", "yes or no")
-    call = call_of(headers, model, None, None)
-    return Passed(call, path, prompt, call.model or "", provider, amounts, settles == "yes")
+    call = call_of(headers, said or told.model, None, None)
+    return Passed(call, path, told, provider, amounts, settles == "yes")
 
 
-def to_hold(asked: Passed, estimates: Estimates) -> dict[str, int]:
+def reserved(name: str, asked: Passed, estimates: Estimates) -> Reserve:
     """What to hold for it: the most, if it will be settled; what is likely, if that is all that will ever be known."""
-    if asked.amounts is not None:
-        return asked.amounts
-    prompt, model = asked.prompt, asked.model
-    if asked.settles:
-        inputs = estimates.input_tokens(model, prompt, Bound.P95)
-        outputs = estimates.output_tokens(model, prompt, Bound.P95)
-        if prompt.output_max is None:
-            outputs = min(outputs, LONG_ANSWER_TOKENS * prompt.choices)
-    else:
-        inputs = estimates.likely_input(model, prompt)
-        outputs = min(SLICE_TOKENS, prompt.output_max or SLICE_TOKENS) * prompt.choices
-    return {REQUESTS: 1, INPUT_TOKENS: inputs, OUTPUT_TOKENS: outputs if answers_in_tokens(asked.path) else 0}
+    if asked.settles and asked.amounts is None:
+        return _metered(name, asked, estimates).reserve()
+    return Reserve(reservation=name, call=asked.call, amounts=_likely(asked, estimates))
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -125,92 +112,76 @@ def answer_of(headers: Headers, body: bytes) -> Answer:
     return Answer(status or None, outcome != "unsent", outcome == "complete", names, body, max(len(body), size or 0))
 
 
-def ended(name: str, asked: Passed | None, answer: Answer, estimates: Estimates) -> Settle | Release:
-    """What the call of reservation ``name`` came to: said by the provider, or else estimated."""
-    usage, complete = _read(asked, answer)
-    said = usage.usage_source is UsageSource.PROVIDER or bool(usage.tokens or usage.meters)
-    failed = answer.status is None or answer.status >= 400
-    if not said and (not answer.sent or (failed and answer.status is not None)):
-        return Release(reservation=name)
-    if not answer.whole and not complete:
-        usage = msgspec.structs.replace(usage, outcome=Outcome.ABORTED)
-    elif failed:
-        usage = msgspec.structs.replace(usage, outcome=Outcome.ERROR)
-    model = usage.model or (asked.model if asked else "")
-    prompt = asked.prompt if asked else None
-    amounts, tokens, source, outcome = usage.meters, usage.tokens, usage.usage_source, usage.outcome
-    if source is UsageSource.PROVIDER:
-        if prompt is not None and answer.size == len(answer.body):
-            estimates.learn(model, prompt, usage)
-    elif asked is not None and answer.whole and not said and (asked.amounts is not None or not answer.is_read):
-        amounts = to_hold(msgspec.structs.replace(asked, settles=False), estimates)
-        source, outcome = UsageSource.ESTIMATED, Outcome.ERROR if failed else Outcome.COMPLETE
-    else:
-        usage = estimates.completed(model, prompt, usage)
-        tokens, source = usage.tokens, usage.usage_source
-    return Settle(
-        reservation=name,
-        amounts=amounts,
-        tokens=tokens,
-        usage_source=source,
-        outcome=outcome,
-        model=model or None,
-        provider=asked.provider if asked else None,
-        call=asked.call if asked else None,
-    )
+def ended(name: str, asked: Passed, answer: Answer, estimates: Estimates) -> Iterator[Settle | Release | Record]:
+    """What the call of reservation ``name`` came to: said by the provider, or estimated. Nothing while it goes on."""
+    metered = _metered(name, asked, estimates)
+    reader = _Ends(asked.path, answer) if answer.size > len(answer.body) else None
+    if answer.status is not None:
+        metered.answered(answer.headers, reader)
+        metered.feed(answer.body, lambda _: None)
+    ending = metered.ended(answer.status, whole=answer.whole, sent=answer.sent)
+    if isinstance(ending, Settle) and answer.whole and ending.usage_source is not UsageSource.PROVIDER:
+        known = asked.amounts is None and answer.is_read
+        ending = ending if known else unsettled(name, asked, _likely(asked, estimates))
+    if ending is not None:
+        yield ending
+    yield from metered.others()
 
 
 def unsettled(name: str, asked: Passed, amounts: dict[str, int]) -> Settle:
-    """What is counted for a call of which nobody will say more."""
+    """What is counted for a call that has ended, or will, and of which nobody will say more."""
     return Settle(
         reservation=name,
         amounts=amounts,
         usage_source=UsageSource.ESTIMATED,
-        model=asked.model or None,
+        outcome=Outcome.COMPLETE,
+        model=asked.call.model,
         provider=asked.provider,
         call=asked.call,
     )
 
 
-def _read(asked: Passed | None, answer: Answer) -> tuple[Usage, bool]:
-    """What the answer says, and whether it says that nothing follows."""
-    gap = answer.size > len(answer.body)
-    path = asked.path if asked else ""
-    reader = UsageReader(path, answer.headers, ENDS_BYTES_MAX if gap else DOCUMENT_BYTES_MAX)
-    if answer.is_read:
-        reader.feed(answer.body)
-    usage = reader.end()
-    if gap and answer.body:
-        streamed = usage.output_bytes * answer.size // len(answer.body)
-        usage = msgspec.structs.replace(usage, output_bytes=streamed)
-    return usage, reader.complete
+class _Ends(UsageReader):
+    """Reads an answer of which the two ends have come; what is between is taken to be of the same kind."""
+
+    __slots__ = ("_all", "_here")
+
+    def __init__(self, path: str, answer: Answer) -> None:
+        super().__init__(path, answer.headers, ENDS_BYTES_MAX)
+        self._here, self._all = len(answer.body), answer.size
+
+    def end(self) -> Usage:
+        usage = super().end()
+        output_bytes = usage.output_bytes * self._all // self._here if self._here else 0
+        return msgspec.structs.replace(usage, output_bytes=output_bytes)
 
 
-def _prompt(headers: Headers, body: bytes) -> tuple[Prompt, str | None]:
+def _metered(name: str, asked: Passed, estimates: Estimates) -> MeteredCall:
+    told = asked.told._replace(streams=False)  # nobody could hold more while it streams
+    return MeteredCall(estimates, name, asked.call, asked.provider, asked.path, told, Bound.P95)
+
+
+def _likely(asked: Passed, estimates: Estimates) -> dict[str, int]:
+    if asked.amounts is not None:
+        return asked.amounts
+    prompt = asked.told.prompt
+    outputs = min(SLICE_TOKENS, prompt.output_max or SLICE_TOKENS) * prompt.choices
+    return {
+        REQUESTS: 1,
+        INPUT_TOKENS: estimates.likely_input(asked.call.model or "", prompt),
+        OUTPUT_TOKENS: outputs if answers_in_tokens(asked.path) else 0,
+    }
+
+
+def _told(headers: Headers, path: str, body: bytes) -> Told:
+    """What is told of a request by as much of it as came, or by its size alone."""
     size = _number(headers, "body-bytes", QUANTITY_MAX)
-    part = headers.get(b"x-envoy-auth-partial-body") == b"true" or (size or 0) > len(body)
-    if part or not body:
-        bytes_at_least = max(len(body), size or 0) if part or size is not None else UNSAID_BYTES
-        return Prompt(bytes_at_least), None
-    kind = headers.get(b"content-type", b"application/json").lower()
-    if not kind.startswith(b"application/json"):
-        return Prompt(0, media=1), None
-    return prompt_of(body), _model(body)
-
-
-class _Named(msgspec.Struct):
-    model: msgspec.Raw = msgspec.Raw()
-
-
-_decode_named = msgspec.json.Decoder(_Named).decode
-
-
-def _model(body: bytes) -> str | None:
-    try:
-        found = msgspec.json.decode(_decode_named(body).model)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return found if isinstance(found, str) and is_model_name(found) else None
+    is_part = headers.get(b"x-envoy-auth-partial-body") == b"true" or (size or 0) > len(body)
+    if is_part or not body:
+        bytes_at_least = max(len(body), size or 0) if is_part or size is not None else UNSAID_BYTES
+        return Told(Prompt(bytes_at_least), model_in(path), streams=False)
+    kind = headers.get(b"content-type", b"application/json").decode("latin-1").lower()
+    return told_by(path, kind, body)
 
 
 def _amounts(headers: Headers) -> dict[str, int] | None:

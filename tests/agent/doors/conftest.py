@@ -64,7 +64,7 @@ class Doorway:
 
     def __post_init__(self) -> None:
         self.dispatch = Dispatch(self.bench.books, self, self._status)
-        self.authz = Authz(self.dispatch, lambda: secrets.token_hex(8))
+        self.authz = Authz(self.dispatch, self.bench.books.estimates, lambda: secrets.token_hex(8))
 
     def wall_ms(self) -> int:
         return self.bench.wall_ms

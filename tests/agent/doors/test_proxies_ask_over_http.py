@@ -273,7 +273,8 @@ def test_endings_that_are_said_wrongly_are_named_and_end_nothing(way, headers, f
 
 def test_an_agent_that_was_started_again_counts_what_the_proxy_repeats(way):
     answer = (RECORDED / "openai-chat-1.json").read_bytes()
-    assert settle(way, "authz-lost", answer, status="200", outcome="complete").status == 404
+    lost = settle(way, "authz-lost", answer, status="200", outcome="complete")
+    assert (lost.status, lost.json["field"]) == (400, "x-allotment-customer")
     said = settle(
         way, "authz-lost", answer, status="200", outcome="complete", customer="corp", feature="chat", body_bytes="400"
     )
