@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import yaml
 
-from tests.faults.asking import KINDS, Proxy
-from tests.faults.programs import NO_TLS, Agent, ControlPlane, until
+from tests.faults.asking import EXAMPLES, KINDS, Proxy
+from tests.faults.programs import NO_TLS, Agent, ControlPlane, a_free_port, until
 from tests.faults.provider import RECORDED, Provider
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What is the capital of the UK?"}]}
@@ -36,7 +37,7 @@ def provider() -> Iterator[Provider]:
 @pytest.fixture(scope="module")
 def agent(run: Any, plane: ControlPlane) -> Iterator[Agent]:
     number = secrets.token_hex(3)
-    one = Agent(run.root / number, plane, f"agent-{number}")
+    one = Agent(run.root / number, plane, f"agent-{number}", more={"ALLOTMENT_HTTP_PORT": str(a_free_port())})
     run.agents.append(one)
     try:
         yield one.start()
@@ -69,10 +70,10 @@ def proxy(request: Any, proxies: dict[str, Proxy]) -> Proxy:
 class Asking:
     """One customer's calls through one proxy."""
 
-    proxy: Proxy
+    proxy: Any
     agent: Agent
     plane: ControlPlane
-    provider: Provider
+    provider: Any
     customer: str = ""
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -84,7 +85,7 @@ class Asking:
         self.plane.put(f"/v1/customers/{self.customer}", {"name": self.customer})
         self.plane.subscribe(self.customer, plan)
         self.headers = {"authorization": f"Bearer key-of-{self.customer}", "x-user": "ann"}
-        until("the agent knows the customer", self._known)
+        until("the agent knows the customer", self.known)
         return self
 
     def post(self, body: Any = BODY, path: str = CHAT, *, more: Any = (), **play: Any) -> httpx.Response:
@@ -99,10 +100,10 @@ class Asking:
 
     def event(self) -> dict[str, Any]:
         """The one event of this customer."""
-        (found,) = until("an event", self._events, every_s=0.1)
+        (found,) = self.until_events()
         return {"usage_source": "provider", "outcome": "complete", **found["usage"]}
 
-    def _known(self) -> bool:
+    def known(self) -> bool:
         with self.agent.client() as client:
             return client.check(self.customer, "chat").code not in ("customer_not_found", "lease_unavailable")
 
@@ -110,6 +111,9 @@ class Asking:
         """What is used or held of the customer's limits, as the agent sees it."""
         with self.agent.client() as client:
             return sum(limit.usage for limit in client.usage(self.customer).limits)
+
+    def until_events(self) -> list[Any]:
+        return until("an event", self._events, every_s=0.1)
 
     def _events(self) -> list[Any]:
         with self.agent.client() as client:  # an exchange that is needed for a stranger takes news along
@@ -288,6 +292,46 @@ def test_large_requests_are_held_by_their_size(asking: Asking) -> None:
     answer = asking.post({"model": "m", "messages": [{"role": "user", "content": text}]})
     assert answer.status_code == 402
     assert not asking.provider.seen
+
+
+def asked_as_by_traefik(agent: Agent, customer: str, caller: dict[str, str], body: bytes) -> httpx.Response:
+    """What Traefik sends for a caller's call, as its source has it (``pkg/middlewares/auth/forward.go`` of version
+    3). No package index has a Traefik to start: its configuration is read, and its request made, here."""
+    page = yaml.safe_load((EXAMPLES / "traefik" / "dynamic.yaml").read_text())
+    ask = page["http"]["middlewares"]["ask"]["forwardAuth"]
+    ours = page["http"]["middlewares"]["acme"]["headers"]["customRequestHeaders"]
+    assert page["http"]["routers"]["acme"]["middlewares"] == ["acme", "ask", "strip"]
+    assert ask["address"].endswith(":8401/v1/authz")
+    headers = {name.lower(): value for name, value in caller.items()}
+    headers |= {name.lower(): value.replace("acme", customer) for name, value in ours.items()}
+    sent = {name: headers[name.lower()] for name in ask["authRequestHeaders"] if name.lower() in headers}
+    sent |= {
+        "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Method": "POST", "X-Forwarded-Proto": "http",
+        "X-Forwarded-Host": "127.0.0.1:8080", "X-Forwarded-Uri": CHAT, "Accept-Encoding": "gzip",
+        "User-Agent": "Go-http-client/1.1",
+    }  # fmt: skip
+    url = f"http://127.0.0.1:{agent.more['ALLOTMENT_HTTP_PORT']}/v1/authz"
+    parts = iter([body]) if ask["forwardBody"] and len(body) <= ask["maxBodySize"] else None
+    return httpx.request("GET", url, headers=sent, content=parts, timeout=20, verify=NO_TLS)
+
+
+def test_traefiks_question_is_answered(agent: Agent, plane: ControlPlane) -> None:
+    customer = plane.customer()
+    agent.serves(customer)
+    caller = {
+        "Authorization": "Bearer key-of-acme", "Content-Type": "application/json",
+        "X-Allotment-Customer": "other", "X-Allotment-Amounts": "requests=0", "X-Forwarded-Uri": "/v1/models",
+    }  # fmt: skip
+    answer = asked_as_by_traefik(agent, customer, caller, json.dumps({**BODY, "max_tokens": 40}).encode())
+    assert (answer.status_code, answer.json()["decision"]) == (200, "allow")
+    (event,) = Asking(None, agent, plane, None, customer=customer).until_events()
+    assert event["usage"]["amounts"]["output_tokens"] == 40
+    assert event["usage"]["model"] == BODY["model"]
+    plane.plan("nothing-for-traefik", ("calls", "requests", 0, "month"))
+    customer = plane.customer("nothing-for-traefik")
+    until("the agent knows the customer", lambda: Asking(None, agent, plane, None, customer=customer).known())
+    refused = asked_as_by_traefik(agent, customer, caller, json.dumps(BODY).encode())
+    assert (refused.status_code, refused.json()["limiting"]) == (402, "calls")
 
 
 def test_no_proxy_lets_anything_pass_while_the_agent_does_not_answer(
