@@ -8,12 +8,13 @@ import msgspec
 
 from agent.core.attribution import PREFIX, call_of
 from agent.core.estimate import SLICE_TOKENS, Bound, Estimates
-from agent.core.metered_call import MeteredCall, Told, told_by
+from agent.core.metered_call import MeteredCall
 from agent.core.paths import answers_in_tokens, is_metered
 from agent.core.prompts import Prompt
 from agent.core.tokens.names import model_in
 from agent.core.tokens.read import UsageReader
 from agent.core.tokens.usage import Usage
+from agent.core.told import Told, told_by
 from protocol.events import Outcome, UsageSource
 from protocol.ids import KEY_WORDS, MODEL_WORDS, Key, is_key, is_model_name
 from protocol.local_messages import Call, Record, Release, Reserve, Settle
