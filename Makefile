@@ -40,7 +40,7 @@ SIMULATE = --seeds $(or $(SEEDS),20) $(if $(HOURS),--hours $(HOURS)) $(if $(AGEN
 simulate: $(READY) ## Real agents and a real control plane in simulated storms (SEEDS=n HOURS=h AGENTS=n SEED=k CROWDED=1 MUTATIONS=1).
 	$(BIN)/python -m tests.simulation.run $(SIMULATE) $(ARGS)
 
-bench-proxies: $(READY) $(LITELLM_READY) ## Measure model calls through the agent's proxy beside direct ones, nginx and LiteLLM (ARGS="--rounds 1" for a glance).
+bench-proxies: $(READY) $(LITELLM_READY) ## Measure model calls through the agent's proxy beside direct ones, nginx, Envoy, HAProxy, Caddy and LiteLLM (ARGS="--rounds 1" for a glance).
 	$(BIN)/python tests/benchmarks/model_proxies.py $(ARGS)
 
 kill-rounds: $(READY) ## Kill an agent 100 times under load and compare what callers were told with the ledger.

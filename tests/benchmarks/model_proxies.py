@@ -1,5 +1,6 @@
 """Measures what stands between a caller and its model's provider: the agent's metering proxy beside calling directly,
-nginx asking the agent by ``auth_request``, and LiteLLM's proxy, in one run; then 200 streams at once through ours.
+nginx, Envoy, HAProxy and Caddy that ask the agent as `examples/` has it, and LiteLLM's proxy, in one run; then 200
+streams at once through ours.
 
 Usage: model_proxies.py [--calls 200] [--rounds 5] [--streams 200] [--json FILE]. Every call is admitted by the agent
 and counted, except those that go directly and through LiteLLM, whose budgets are switched off: the plainest it can be.
@@ -30,6 +31,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from run import OUTPUT, work_directory
+
+from tests.faults.asking import KINDS, Proxy
 
 ROOT = Path(__file__).parents[2]
 LITELLM = ROOT / ".venv-litellm" / "bin" / "litellm"
@@ -66,10 +69,7 @@ class Stand:
         _listens(port, self.agent.process, 20.0)
         self.proxy = Way("the agent's proxy", port, "/openai/v1/chat/completions", HEADERS)
         self.ways = [self.direct, self.proxy]
-        if shutil.which("nginx"):
-            self.ways.append(_nginx(undo, work, provider, sockets))
-        else:
-            say("nginx is not installed: left out")
+        self.ways += _examples(undo, work, provider, sockets)
         if LITELLM.exists():
             self.ways.append(_litellm(undo, work, provider))
         else:
@@ -97,20 +97,20 @@ def _listens(port: int, process: Running, within_s: float) -> None:
     processes.wait_until(f"{process.name} listens", lambda: asyncio.run(connects()), within_s, process, every_s=0.2)
 
 
-def _nginx(undo: ExitStack, work: Path, provider: int, sockets: Path) -> Way:
-    """The example's own configuration, on other ports and paths."""
-    directory, port = work / "nginx", processes.free_port()
-    shutil.copytree(ROOT / "examples" / "nginx", directory)
-    conf = directory / "nginx.conf"
-    text = conf.read_text().replace("unix:/run/allotment/http.sock", f"unix:{sockets / 'http.sock'}")
-    text = text.replace("127.0.0.1:9000", f"127.0.0.1:{provider}").replace("127.0.0.1:8080", f"127.0.0.1:{port}")
-    conf.write_text(f"daemon off;\nuser root;\n{text}")
-    (directory / "keys.map").write_text(f'"{HEADERS["authorization"]}" {CUSTOMER};\n')
-    command = ["nginx", "-p", str(directory), "-c", "nginx.conf"]
-    process = processes.start("nginx", command, work)
-    undo.callback(process.end)
-    _listens(port, process, 20.0)
-    return Way("nginx, auth_request", port, headers={"authorization": HEADERS["authorization"]})
+def _examples(undo: ExitStack, work: Path, provider: int, sockets: Path) -> list[Way]:
+    """Proxies that others wrote, as the examples configure them, on other ports and paths."""
+    found = []
+    for kind in KINDS:
+        if shutil.which(kind.command[0]) is None:
+            say(f"{kind.command[0]} is not installed: left out")
+            continue
+        proxy = Proxy(kind, work / kind.name, customers=[CUSTOMER])
+        proxy.spawn(sockets / "http.sock", f"http://127.0.0.1:{provider}")
+        assert proxy.program is not None
+        undo.callback(proxy.program.kill)
+        proxy.answers()
+        found.append(Way(f"{kind.name}, asking", proxy.port, headers={"authorization": f"Bearer key-of-{CUSTOMER}"}))
+    return found
 
 
 def _litellm(undo: ExitStack, work: Path, provider: int) -> Way:

@@ -76,7 +76,7 @@ class Proxy:
     def spawn(self, agent_socket: Path, provider_url: str) -> None:
         """Run the example as it is, but for where the agent, the provider and the proxy itself are."""
         shutil.copytree(EXAMPLES / self.kind.name, self.folder)
-        self.customers = [f"{self.kind.name}-{number}" for number in range(CUSTOMERS)]
+        self.customers = self.customers or [f"{self.kind.name}-{number}" for number in range(CUSTOMERS)]
         keys = self.folder / self.kind.keys
         lines = keys.read_text().splitlines(keepends=True)
         more = [line.replace("acme", customer) for customer in self.customers for line in lines if "acme" in line]
