@@ -25,7 +25,11 @@ class Seen:
 
 
 class Provider(socketserver.ThreadingTCPServer):
-    """Plays what the header ``x-play`` asks for: a recorded answer, cut, slow, refused, or none at all."""
+    """Plays what the header ``x-play`` asks for: a recorded answer, cut, slow, refused, or none at all.
+
+    Attributes:
+        plays: which recorded answer it is where none is named.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -33,6 +37,7 @@ class Provider(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Play)
         self.seen: list[Seen] = []
+        self.plays = "openai-chat-1.json"
 
     @property
     def url(self) -> str:
@@ -63,7 +68,7 @@ class _Play(socketserver.StreamRequestHandler):
         if "hang" in play:  # never answers: waits for the caller to go
             self.connection.settimeout(play["hang"])
             return "went" if self.connection.recv(1) == b"" else None
-        name = play.get("file", "openai-chat-1.json")
+        name = play.get("file", self.server.plays)
         answer = play["text"].encode() if "text" in play else (RECORDED / name).read_bytes()
         if name.startswith("openai-chat-stream") and b"include_usage" not in seen.body:
             answer = b"".join(e for e in events_of(answer) if b'"choices":[]' not in e)

@@ -9,9 +9,11 @@ import contextvars
 import gc
 import json
 import secrets
+import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -622,3 +624,38 @@ def test_a_stream_whose_agent_stays_away_gets_no_more_than_was_held(
             got.extend(answer)
     assert cut.value.body["code"] == "agent_unavailable"
     assert len(got) * len(WORDS) < 2_000
+
+
+# -- the SDK's older self, and this page
+
+
+def test_openais_sdk_2_on_httpx_is_metered_as_well(stage: Stage, wait_until: Any) -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [root / ".venv-litellm" / "bin" / "python", "-W", "error::ResourceWarning",
+         root / "tests" / "environments" / "openai_2.py", stage.provider.url, stage.agent.frames, stage.customer],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3_000:]
+    said = json.loads(done.stdout)
+    assert said["version"].startswith("2.")
+    assert (said["chunks"] < 100, said["whole"], said["refused"]) == (True, True, 403)
+    told = {"blocking": Told(), "waiting": Told()}
+    stage.read_ledger(told, wait_until, {})
+    assert [one.counted() for one in told.values()] == [USED_BY_STREAM] * 2
+
+
+def test_the_pages_example_runs_as_it_stands(stage: Stage, wait_until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sdks.md").read_text()
+    example = page.split("```python\n", 1)[1].split("```", 1)[0].replace('"acme"', json.dumps(stage.customer))
+    monkeypatch.setenv("ALLOTMENT_SOCKET", str(stage.agent.frames))
+    monkeypatch.setenv("OPENAI_BASE_URL", stage.provider.url + "/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setattr(stage.provider, "plays", STREAM)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    names["client"].close()
+    told = {"u7": Told()}
+    stage.read_ledger(told, wait_until, {})
+    assert told["u7"].counted() == USED_BY_STREAM
+    assert told["u7"].event["tags"] == {"team": "search"}
