@@ -11,7 +11,7 @@ LITELLM_READY := $(LITELLM)/.ready
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 5)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint model bench bench-proxies kill-rounds stop-and-restart convergence simulate large-books compare clean
+.PHONY: help run test lint model bench bench-proxies bench-sdks kill-rounds stop-and-restart convergence simulate large-books compare clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -42,6 +42,9 @@ simulate: $(READY) ## Real agents and a real control plane in simulated storms (
 
 bench-proxies: $(READY) $(LITELLM_READY) ## Measure model calls through the agent's proxy beside direct ones, nginx, Envoy, HAProxy, Caddy and LiteLLM (ARGS="--rounds 1" for a glance).
 	$(BIN)/python tests/benchmarks/model_proxies.py $(ARGS)
+
+bench-sdks: $(READY) ## Measure what metering adds to a call of the OpenAI SDK, in the process and through the proxy.
+	$(BIN)/python tests/benchmarks/model_sdks.py $(ARGS)
 
 kill-rounds: $(READY) ## Kill an agent 100 times under load and compare what callers were told with the ledger.
 	$(BIN)/python tests/benchmarks/kill_rounds.py $(ARGS)

@@ -43,9 +43,9 @@ SLOW_READERS, SLOW_S = 40, 3.0
 
 
 class Stand:
-    """The provider, an agent with its proxy, and whatever else there is to compare with."""
+    """The provider, an agent with its proxy, and (``others``) whatever else there is to compare with."""
 
-    def __init__(self, work: Path, sockets: Path, undo: ExitStack) -> None:
+    def __init__(self, work: Path, sockets: Path, undo: ExitStack, *, others: bool = True) -> None:
         self.plane = stand.start_control_plane(work)
         undo.callback(self.plane.process.end)
         self.plane.put(f"/v1/features/{FEATURE}", {"name": "Chat", "kind": "metered"})
@@ -69,6 +69,8 @@ class Stand:
         _listens(port, self.agent.process, 20.0)
         self.proxy = Way("the agent's proxy", port, "/openai/v1/chat/completions", HEADERS)
         self.ways = [self.direct, self.proxy]
+        if not others:
+            return
         self.ways += _examples(undo, work, provider, sockets)
         if LITELLM.exists():
             self.ways.append(_litellm(undo, work, provider))
@@ -135,12 +137,10 @@ def latencies(ways: list[Way], calls: int, rounds: int) -> dict[str, dict[str, A
         for connections in CONNECTIONS:
             for way in ways:
                 found[way.name][connections] += asyncio.run(model_calls.times_s(way, calls, connections))
-    return {
-        name: {str(connections): _summary(times) for connections, times in by.items()} for name, by in found.items()
-    }
+    return {name: {str(connections): summary(times) for connections, times in by.items()} for name, by in found.items()}
 
 
-def _summary(times_s: list[float]) -> dict[str, float]:
+def summary(times_s: list[float]) -> dict[str, float]:
     times = sorted(times_s)
     return {"calls": len(times), "p50_ms": times[len(times) // 2] * 1e3, "p99_ms": times[len(times) * 99 // 100] * 1e3}
 
@@ -169,7 +169,7 @@ async def many_streams(way: Way, count: int, agent: Running | None) -> dict[str,
             await asyncio.sleep(0.2)
             peak = max(peak, agent.memory_kib()["rss"]) if agent else 0
     took_s = time.perf_counter() - begun
-    first = _summary(firsts)
+    first = summary(firsts)
     return {"streams": count, "whole": whole, "took_s": took_s, "first_byte_p50_ms": first["p50_ms"],
             "first_byte_p99_ms": first["p99_ms"], "rss_before_kib": before, "rss_peak_kib": peak}  # fmt: skip
 
