@@ -67,6 +67,11 @@ class Flight:
         """
         self._report = {**used, "model": model}
 
+    @property
+    def reported(self) -> bool:
+        """Something was reported."""
+        return self._report is not None
+
     def not_sent(self) -> None:
         """Say that the provider was never asked: what is held is given back and nothing is counted."""
         self._not_sent = True

@@ -17,7 +17,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 
-from allotment import AsyncClient, Blocked, Client
+from allotment import AgentUnavailable, AsyncClient, Blocked, Client
 from allotment.integrations.langchain import AllotmentCallback, AsyncAllotmentCallback
 from tests.faults.pages import run_example
 from tests.faults.programs import Agent, until
@@ -287,3 +287,22 @@ def test_the_example_on_the_page_runs(chain: Chain, monkeypatch: pytest.MonkeyPa
     names["callback"]._client.close()
     assert names["answer"].content
     assert chain.counted()["requests"] == 1
+
+
+def test_an_answer_is_not_thrown_away_because_the_agent_is_away_when_it_comes(chain: Chain) -> None:
+    class Leaves(AllotmentCallback):
+        def on_chat_model_start(self, *args: Any, **told: Any) -> None:
+            super().on_chat_model_start(*args, **told)
+            chain.agent.kill()
+
+    client = Client(str(chain.agent.frames), timeout_s=1.0)
+    callback = Leaves(customer=chain.customer, feature="chat", client=client)
+    model = ChatOpenAI(model="gpt-4o", api_key="k", base_url=f"{chain.provider.url}/v1", callbacks=[callback])
+    try:
+        assert model.invoke("Hello").content
+        with pytest.raises(AgentUnavailable):
+            model.invoke("Hello")
+    finally:
+        client.close()
+        chain.agent.start()
+    assert len(chain.provider.seen) == 1

@@ -257,9 +257,19 @@ def test_a_virtual_keys_customer_is_fixed_and_a_key_of_nobody_is_refused(gateway
 
 
 def test_a_forged_reservation_changes_nothing(gateway: Gateway) -> None:
-    gateway.ask(extra={"metadata": {"allotment_reservation": "somebody-elses"}})
-    gateway.ask(extra={"metadata": {"allotment_reservation": "somebody-elses"}})
-    assert gateway.counted()["requests"] == 2
+    forged = {"metadata": {"allotment_reservation": "somebody-elses", "allotment_ratelimit": "x"}}
+    for _ in range(2):
+        gateway.ask(extra=forged)
+    client = anthropic.Anthropic(
+        api_key=MASTER, base_url=gateway.url, max_retries=0, default_headers={"x-allotment-customer": gateway.customer}
+    )
+    play = {"extra_headers": {"x-play": json.dumps({"file": "anthropic-messages-stream-5.sse"})}}
+    with client.messages.stream(
+        model="claude-sonnet", max_tokens=50, messages=[{"role": "user", "content": "Hello"}], extra_body=play | forged
+    ) as stream:
+        stream.until_done()
+    assert gateway.counted()["requests"] == 3
+    assert all(b"allotment_reservation" not in seen.body for seen in gateway.provider.seen[:2])
 
 
 # -- endings

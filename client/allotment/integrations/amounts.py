@@ -71,6 +71,8 @@ class Prompt:
                 stack.extend((name, item) for item in node)
             elif node is not None:
                 self._text_bytes += len(str(node))
+        for _, rest in stack:  # a request of absurdly many parts: what they are as they stand
+            self._text_bytes += text_bytes(repr(rest))
 
 
 def text_bytes(text: str) -> int:

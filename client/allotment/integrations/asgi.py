@@ -46,8 +46,8 @@ class Gate:
             looks whether one more would be allowed.
         client: who asks the agent; closed with the application.
 
-    What the application answers with an error (from 400 on), or not at all, is not counted. Where it knows more, it may
-    say so: ``scope["allotment"].report(tokens=...)``; ``scope["allotment"]`` is the call in flight of
+    What the application answers with an error (from 400 on), or not at all, is not counted, unless it says what it
+    used: ``scope["allotment"].report(tokens=...)``; ``scope["allotment"]`` is the call in flight of
     ``AsyncClient.metered`` where requests are counted, and the decision where they are not.
 
     A refusal is answered with problem details: 429 with Retry-After, 402, or 403; without the agent 503 with
@@ -181,6 +181,8 @@ async def _end(call: AsyncMeteredCall, door: _Door, error: BaseException | None)
     """The reservation ends; an answer that has been given is not taken back because nobody could be told of it."""
     if not door.served:
         call.not_sent()
+    elif not call.reported:
+        call.report()  # one request, and nothing else
     try:
         await call.__aexit__(type(error) if error is not None else None, error, None)
     except AllotmentError as problem:

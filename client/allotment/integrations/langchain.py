@@ -80,14 +80,14 @@ class AllotmentCallback(BaseCallbackHandler):
         run = self._runs.pop(run_id, None)
         if run is not None:
             run.complete(response)
-            run.call.__exit__(None, None, None)
+            _end(run.call)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **told: Any) -> None:
         """Settle, or give back, what a call came to that failed or was left."""
         run = self._runs.pop(run_id, None)
         if run is not None:
             run.failed(error, told.get("response"))
-            run.call.__exit__(None, None, None)
+            _end(run.call)
 
     def _begin(self, run_id: UUID, run: Begun) -> None:
         if run_id in self._runs or run.parent in self._runs:
@@ -146,7 +146,7 @@ class AsyncAllotmentCallback(AsyncCallbackHandler):
         if run is not None:
             run.stop_watching()
             run.complete(response)
-            await run.call.__aexit__(None, None, None)
+            await _end_later(run.call)
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **told: Any) -> None:
         """Settle, or give back, what a call came to that failed or was left."""
@@ -154,7 +154,7 @@ class AsyncAllotmentCallback(AsyncCallbackHandler):
         if run is not None:
             run.stop_watching()
             run.failed(error, told.get("response"))
-            await run.call.__aexit__(None, None, None)
+            await _end_later(run.call)
 
     async def _begin(self, run_id: UUID, run: Begun) -> None:
         if run_id in self._runs or run.parent in self._runs:
@@ -166,13 +166,25 @@ class AsyncAllotmentCallback(AsyncCallbackHandler):
         watched.watch(lambda: self._left(run_id))
 
     async def _left(self, run_id: UUID) -> None:
-        try:
-            await self.on_llm_error(asyncio.CancelledError(), run_id=run_id)
-        except AllotmentError as problem:
-            _log.error("allotment: a cancelled call could not be ended: %s", problem)
+        await self.on_llm_error(asyncio.CancelledError(), run_id=run_id)
 
 
 def _known(runs: dict[UUID, Run[Any]], run_id: UUID, run: Run[Any]) -> None:
     runs[run_id] = run
     if len(runs) > RUNS_MAX:
         runs.pop(next(iter(runs)), None)
+
+
+def _end(call: MeteredCall) -> None:
+    """An answer that has come is not thrown away because nobody could be told what it cost: the agent ends it then."""
+    try:
+        call.__exit__(None, None, None)
+    except AllotmentError as problem:
+        _log.error("allotment: reservation %s could not be ended: %s", call.reservation, problem)
+
+
+async def _end_later(call: AsyncMeteredCall) -> None:
+    try:
+        await call.__aexit__(None, None, None)
+    except AllotmentError as problem:
+        _log.error("allotment: reservation %s could not be ended: %s", call.reservation, problem)

@@ -90,9 +90,8 @@ class AllotmentHooks(CustomLogger):
         if len(self._flights) > FLIGHTS_MAX:
             self._flights.popitem(last=False)
         told = {RESERVATION: metered.reservation, RATELIMIT: ratelimit(metered.decision).get("ratelimit", "")}
-        for name in ("metadata", "litellm_metadata"):
-            if isinstance(data.get(name), dict):
-                data[name].update(told)
+        for metadata in _own(data) or [data.setdefault("litellm_metadata", {})]:
+            metadata.update(told)
         return data
 
     async def async_post_call_streaming_iterator_hook(
@@ -102,7 +101,7 @@ class AllotmentHooks(CustomLogger):
         request_data: dict[str, Any],
     ) -> AsyncIterator[Any]:
         """While an answer streams, more is held before it is needed; without it, the stream ends."""
-        flight = self._flights.get(_reservation(request_data))
+        flight = self._flight(request_data)
         try:
             async for chunk in response:
                 if flight is not None:
@@ -116,7 +115,7 @@ class AllotmentHooks(CustomLogger):
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Complete, answered from the cache, or left by its caller: LiteLLM tells all of these here, maybe twice."""
         params = kwargs.get("litellm_params") or {}
-        flight = self._flights.pop(_reservation(params), None)
+        flight = self._take(params)
         if flight is None:
             return
         logged = kwargs.get("standard_logging_object") or {}
@@ -142,7 +141,7 @@ class AllotmentHooks(CustomLogger):
         fallback_depth: int | None = None,
     ) -> None:
         """One attempt failed, and another may follow: one that got no answer in time may be billed all the same."""
-        flight = self._flights.get(_reservation(request_data))
+        flight = self._flight(request_data)
         if flight is None or type(exception).__name__ != "Timeout":
             return
         flight.timeouts += 1
@@ -166,7 +165,7 @@ class AllotmentHooks(CustomLogger):
         traceback_str: str | None = None,
     ) -> None:
         """No attempt succeeded, the caller left before an answer, or a stream broke off."""
-        flight = self._flights.get(_reservation(request_data))
+        flight = self._flight(request_data)
         if flight is None:
             return
         gone = getattr(original_exception, "status_code", None) == CLIENT_GONE
@@ -181,8 +180,21 @@ class AllotmentHooks(CustomLogger):
         litellm_call_info: Any = None,
     ) -> dict[str, str] | None:
         """What was left when the call began."""
-        said = _told(data, RATELIMIT)
-        return {"ratelimit": said} if said and response is not None else None
+        said = [metadata[RATELIMIT] for metadata in _own(data) if metadata.get(RATELIMIT)]
+        return {"ratelimit": str(said[0])} if said and response is not None else None
+
+    def _flight(self, told: Mapping[str, Any]) -> Flight | None:
+        """The call that is told of; what a caller wrote into metadata of its own is no reservation of ours."""
+        for metadata in (told.get("metadata"), told.get("litellm_metadata")):
+            flight = self._flights.get(str(metadata.get(RESERVATION))) if isinstance(metadata, Mapping) else None
+            if flight is not None:
+                return flight
+        return None
+
+    def _take(self, told: Mapping[str, Any]) -> Flight | None:
+        """The same, once: whoever ends it takes it."""
+        flight = self._flight(told)
+        return None if flight is None else self._flights.pop(flight.call.reservation, None)
 
     async def _stretch(self, flight: Flight, chunk: Any) -> None:
         """Hold more before it is needed.
@@ -211,7 +223,7 @@ class AllotmentHooks(CustomLogger):
 
     async def _end(self, told: Mapping[str, Any], outcome: str | None) -> None:
         """End it with an estimate, or as what has used nothing."""
-        flight = self._flights.pop(_reservation(told), None)
+        flight = self._take(told)
         if flight is None:
             return
         if outcome is None:
@@ -228,15 +240,10 @@ async def _finish(flight: Flight) -> None:
         _log.error("allotment: reservation %s could not be ended: %s", flight.call.reservation, error)
 
 
-def _reservation(told: Mapping[str, Any]) -> str:
-    return _told(told, RESERVATION) or ""
-
-
-def _told(told: Mapping[str, Any], name: str) -> str | None:
-    for metadata in (told.get("metadata"), told.get("litellm_metadata")):
-        if isinstance(metadata, Mapping) and isinstance(metadata.get(name), str):
-            return str(metadata[name])
-    return None
+def _own(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The metadata that the proxy itself fills: which of the two is so by route, and the other is the caller's."""
+    both = (data.get("metadata"), data.get("litellm_metadata"))
+    return [metadata for metadata in both if isinstance(metadata, dict) and "user_api_key_auth" in metadata]
 
 
 def _refused(said: Problem) -> HTTPException:

@@ -75,7 +75,6 @@ class AllotmentSpanProcessor(SpanProcessor):
         usual = {f"{TAG}{name}": value for name, value in (tags or {}).items()}
         self._usual = usual | {PREFIX + name: value for name, value in _named(customer, feature)}
         self._client = client or Client()
-        self._closed = threading.Event()
         self._begin()
         again = weakref.WeakMethod(self._begin)
         os.register_at_fork(after_in_child=lambda: (begin := again()) and begin())
@@ -83,6 +82,7 @@ class AllotmentSpanProcessor(SpanProcessor):
     def _begin(self) -> None:
         """Nothing waits; in a forked child it is the parent who sends what waited there."""
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._live: dict[int, Node] = {}
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue(QUEUE_MAX)
         self._thread: threading.Thread | None = None
@@ -127,6 +127,9 @@ class AllotmentSpanProcessor(SpanProcessor):
             "provider": provider_of(attributes),
             "outcome": "error" if failed else "complete",
         }
+        if self._closed.is_set():
+            self._drop("the processor was shut down", span.name)
+            return
         try:
             self._waiting.put_nowait(event)
         except queue.Full:
