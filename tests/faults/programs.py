@@ -281,6 +281,18 @@ class Agent:
         until("every event is confirmed", lambda: self.status().outbox_events == 0)
         return self
 
+    def told(self, holds: Callable[[], Any]) -> Any:
+        """Wait until the control plane knows. News alone waits for more; who asks for a stranger sends it along."""
+
+        def known() -> Any:
+            found = holds()
+            if not found:
+                with self.client() as client:
+                    client.check(f"stranger-{secrets.token_hex(6)}", "chat")
+            return found
+
+        return until("the control plane knows", known, every_s=0.1)
+
     def identity(self) -> dict[str, str]:
         return json.loads((self.data / "identity.json").read_text())
 

@@ -22,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from allotment import AsyncClient
+from allotment.attribution import attribution
 from allotment.integrations.asgi import Gate
 from tests.faults.pages import run_example
 from tests.faults.programs import Agent, a_free_port, until
@@ -31,6 +32,7 @@ ROUTES = {"/summarize": "chat", "/free": "nothing", "/talk": "chat", "/a/b/deep"
 
 def starlette_app(lived: list[str]) -> Starlette:
     async def summarize(request: Request) -> JSONResponse:
+        lived.append(f"for {attribution().customer}")
         return JSONResponse({"text": "short"}, int(request.query_params.get("status", "200")))
 
     async def breaks(_: Request) -> JSONResponse:
@@ -150,14 +152,13 @@ class Site:
             limits = client.usage(self.customer).limits
         return next(limit.usage for limit in limits if limit.meter == "requests")
 
-    def events(self, count: int) -> list[dict[str, Any]]:
-        """The customer's events, once there are so many, and nothing is held any longer."""
+    def event(self) -> dict[str, Any]:
+        """The customer's one event, once nothing is held any longer."""
         until("nothing is held", lambda: self.agent.status().reservations == 0)
-        until(f"{count} events", lambda: len(self.plane.events(self.customer)) >= count)
-        self.agent.uploaded()
-        events = self.plane.events(self.customer)
-        assert len(events) == count, events
-        return [event["usage"] for event in events]
+        self.agent.told(lambda: self.agent.status().outbox_events == 0 and self.plane.events(self.customer))
+        (event,) = self.plane.events(self.customer)
+        usage: dict[str, Any] = event["usage"]
+        return usage
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def address(request: pytest.FixtureRequest, agent: Agent) -> Iterator[str]:
     gate = Gate(app(lived), ROUTES, customer="x-customer", client=AsyncClient(str(agent.frames)))
     with served(gate) as where:
         yield where
-    assert lived == ["began", "ended"]
+    assert [lived[0], lived[-1]] == ["began", "ended"]
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ def test_what_the_application_answers_with_an_error_is_not_counted(site: Site) -
 
 def test_the_application_may_say_what_it_used(site: Site) -> None:
     assert site.ask("/summarize/tells").status_code == 200
-    (event,) = site.events(1)
+    event = site.event()
     assert event["amounts"] == {"requests": 1, "input_tokens": 7, "output_tokens": 3}
     assert event["model"] == "m-1"
 
@@ -285,12 +286,14 @@ def test_a_function_may_say_whose_request_it_is_and_of_which_user(site: Site, ag
         return site.customer if b"let me in" in dict(scope["headers"]).get(b"authorization", b"") else None
 
     client = AsyncClient(str(agent.frames))
-    gate = Gate(starlette_app([]), ROUTES, customer=customer, user="x-user", client=client)
+    lived: list[str] = []
+    gate = Gate(starlette_app(lived), ROUTES, customer=customer, user="x-user", client=client)
     with served(gate, root_path="/api") as site.address:
         assert site.ask("/summarize").json()["code"] == "customer_unknown"
         assert site.ask("/summarize", authorization="let me in", **{"x-user": "ann"}).status_code == 200
-    (event,) = site.events(1)
+    event = site.event()
     assert event["subject"]["user"] == "ann"
+    assert f"for {site.customer}" in lived, "model calls that it makes are this customer's"
 
 
 def test_without_an_agent_nobody_can_tell(site: Site, agent: Agent) -> None:

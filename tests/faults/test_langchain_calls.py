@@ -17,6 +17,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 
+import allotment
 from allotment import AgentUnavailable, AsyncClient, Blocked, Client
 from allotment.integrations.langchain import AllotmentCallback, AsyncAllotmentCallback
 from tests.faults.pages import run_example
@@ -36,11 +37,17 @@ class Chain:
     customer: str = ""
 
     def model(self, play: Any = None, *, asynchronous: bool = False, **more: Any) -> ChatOpenAI:
-        usual = {"model": "gpt-4o", "max_retries": 0, "stream_usage": True, "base_url": f"{self.provider.url}/v1"}
+        usual: dict[str, Any] = {
+            "model": "gpt-4o",
+            "max_retries": 0,
+            "stream_usage": True,
+            "base_url": f"{self.provider.url}/v1",
+        }
+        usual["metadata"] = {"allotment_customer": self.customer, "allotment_user": "ann"}
         return ChatOpenAI(
             api_key="k", default_headers={"x-play": json.dumps(play or {})},
             callbacks=[self.async_callback if asynchronous else self.callback],
-            metadata={"allotment_customer": self.customer, "allotment_user": "ann"}, **(usual | more),
+            **(usual | more),
         )  # fmt: skip
 
     def counted(self) -> dict[str, int]:
@@ -51,8 +58,8 @@ class Chain:
 
     def event(self) -> dict[str, Any]:
         """The one event of this customer."""
-        until("an event", lambda: self.plane.events(self.customer))
-        self.agent.uploaded()
+        self.counted()
+        self.agent.told(lambda: self.agent.status().outbox_events == 0 and self.plane.events(self.customer))
         (event,) = self.plane.events(self.customer)
         return {"usage_source": "provider", "outcome": "complete", **event["usage"]}
 
@@ -270,6 +277,12 @@ def test_an_answer_from_langchains_cache_costs_nothing(chain: Chain) -> None:
 def test_two_callbacks_in_one_place_are_one(chain: Chain) -> None:
     chain.model().invoke("Hello", config={"callbacks": [chain.callback]})
     assert chain.counted()["requests"] == 1
+
+
+def test_a_block_says_whose_calls_it_makes(chain: Chain) -> None:
+    with allotment.attributed(customer=chain.customer, user="bea"):
+        chain.model(metadata={}).invoke("Hello")
+    assert chain.event()["subject"]["user"] == "bea"
 
 
 def test_a_call_of_nobody_is_refused_by_name(chain: Chain) -> None:

@@ -85,9 +85,8 @@ class Gateway:
 
     def event(self) -> dict[str, Any]:
         """The one event of this customer."""
-        until("an event", lambda: self.plane.events(self.customer))
         self.counted()
-        self.agent.uploaded()
+        self.agent.told(lambda: self.agent.status().outbox_events == 0 and self.plane.events(self.customer))
         (event,) = self.plane.events(self.customer)
         return {"usage_source": "provider", "outcome": "complete", **event["usage"]}
 
@@ -314,8 +313,8 @@ def test_each_attempt_without_an_answer_in_time_is_counted_by_its_prompt(gateway
         gateway.ask(model="impatient", play={"hang": 20})
     attempts = len(gateway.provider.seen)
     assert attempts >= 1
-    until("every attempt is counted", lambda: gateway.counted()["requests"] == attempts)
-    until("the events", lambda: len(gateway.plane.events(gateway.customer)) == attempts)
+    until("nothing is held", lambda: gateway.counted() is not None)
+    gateway.agent.told(lambda: len(gateway.plane.events(gateway.customer)) == attempts)
     assert {event["usage"]["outcome"] for event in gateway.plane.events(gateway.customer)} == {"error"}
 
 

@@ -20,11 +20,12 @@ from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
+import allotment
 from allotment import Client
 from allotment.integrations import opentelemetry as ours
 from allotment.integrations.opentelemetry import AllotmentSpanProcessor
 from tests.faults.pages import run_example
-from tests.faults.programs import Agent, until
+from tests.faults.programs import Agent
 from tests.faults.provider import RECORDED, Provider
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o"}
@@ -54,14 +55,13 @@ class Traced:
     def counted(self) -> tuple[int, int]:
         """Requests and output tokens in the ledger."""
         assert self.processor.force_flush(20_000)
-        self.agent.uploaded()
+        self.agent.told(lambda: self.agent.status().outbox_events == 0)
         return self.plane.used(self.customer, "requests"), self.plane.used(self.customer)
 
     def event(self) -> dict[str, Any]:
         """The one event of this customer."""
         assert self.processor.force_flush(20_000)
-        until("an event", lambda: self.plane.events(self.customer))
-        self.agent.uploaded()
+        self.agent.told(lambda: self.agent.status().outbox_events == 0 and self.plane.events(self.customer))
         (event,) = self.plane.events(self.customer)
         return {"usage_source": "provider", "outcome": "complete", **event["usage"]}
 
@@ -182,18 +182,22 @@ def test_the_same_span_told_again_is_counted_once(traced: Traced) -> None:
     assert traced.counted() == (1, 40)
 
 
-def test_baggage_and_spans_around_say_whose_call_it_was(traced: Traced) -> None:
+def test_baggage_blocks_and_spans_around_say_whose_call_it_was(traced: Traced) -> None:
     other = traced.plane.customer()
     token = context.attach(baggage.set_baggage("allotment.customer", other))
     try:
-        with traced.tracer.start_as_current_span("request", attributes={"allotment.user": "bea"}):
+        with (
+            allotment.attributed(customer="nobody", role="writer"),
+            traced.tracer.start_as_current_span("request", attributes={"allotment.user": "bea"}),
+        ):
             traced.span(10, 5)
     finally:
         context.detach(token)
     assert traced.counted() == (0, 0)
     traced.customer = other
     event = traced.event()
-    assert (event["customer"], event["subject"]["user"]) == (other, "bea")
+    assert event["customer"] == other
+    assert (event["subject"]["user"], event["subject"]["role"]) == ("bea", "writer")
 
 
 def test_a_call_that_failed_says_so_and_one_without_usage_is_not_counted(traced: Traced) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from allotment.answers import Decision
 from allotment.asynchronous import AsyncClient
+from allotment.attribution import attributed
 from allotment.errors import AllotmentError, Refused
 from allotment.metered import AsyncMeteredCall
 from allotment.problems import Problem, problem, problem_of, ratelimit
@@ -49,6 +50,8 @@ class Gate:
     What the application answers with an error (from 400 on), or not at all, is not counted, unless it says what it
     used: ``scope["allotment"].report(tokens=...)``; ``scope["allotment"]`` is the call in flight of
     ``AsyncClient.metered`` where requests are counted, and the decision where they are not.
+
+    Model calls that the application makes meanwhile are this customer's and user's (``allotment.attributed``).
 
     A refusal is answered with problem details: 429 with Retry-After, 402, or 403; without the agent 503 with
     Retry-After, because nobody could tell. A WebSocket is refused before it opens. Preflights (OPTIONS) pass.
@@ -107,7 +110,8 @@ class Gate:
             return
         ended: BaseException | None = None
         try:
-            await door.open(self._app, call, call.decision)
+            with attributed(customer=customer, user=user):
+                await door.open(self._app, call, call.decision)
         except BaseException as error:
             ended = error
             raise
@@ -120,7 +124,8 @@ class Gate:
         except AllotmentError as error:
             await door.refuse(_told(error))
             return
-        await door.open(self._app, decision, decision)
+        with attributed(customer=customer, user=user):
+            await door.open(self._app, decision, decision)
 
     def _feature(self, scope: Scope) -> str | None:
         """The feature of the route, by the path as the application sees it: no other spelling goes around the gate."""

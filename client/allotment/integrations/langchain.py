@@ -17,9 +17,10 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
 from allotment.asynchronous import AsyncClient
+from allotment.attribution import Attribution
 from allotment.blocking import Client
 from allotment.errors import AllotmentError
-from allotment.integrations.langchain_runs import Attribution, Begun, Run, begun
+from allotment.integrations.langchain_runs import Begun, Run, begun
 from allotment.metered import AsyncMeteredCall, MeteredCall
 
 _log = logging.getLogger("allotment")
@@ -32,8 +33,9 @@ class AllotmentCallback(BaseCallbackHandler):
     """For ``invoke``, ``stream``, ``batch``; in async code LangChain runs it in threads.
 
     Args:
-        customer, feature, user, workspace, role, tags: whose calls these are; one call may say otherwise in its
-            ``config["metadata"]``: ``allotment_customer``, ``allotment_feature``, ``allotment_user``.
+        customer, feature, user, workspace, role, tags: whose calls these are, where neither the call says otherwise in
+            its ``config["metadata"]`` (``allotment_customer``, ``allotment_feature``, ``allotment_user`` ...) nor a
+            block of ``allotment.attributed`` around it.
         client: who asks the agent.
         ttl_ms: how long a call may take, 1000 to 86400000; a run that LangChain never ends is ended by the agent then.
 
@@ -54,7 +56,8 @@ class AllotmentCallback(BaseCallbackHandler):
         client: Client | None = None,
         ttl_ms: int = 600_000,
     ) -> None:
-        self._who = Attribution(customer, feature, user, workspace, role, tags or {}, ttl_ms)
+        self._who = Attribution(customer, feature, user, workspace, role, tags=dict(tags or {}))
+        self._ttl_ms = ttl_ms
         self._client = client or Client()
         self._runs: dict[UUID, Run[MeteredCall]] = {}
 
@@ -62,11 +65,11 @@ class AllotmentCallback(BaseCallbackHandler):
         self, serialized: Any, messages: list[list[BaseMessage]], *, run_id: UUID, **told: Any
     ) -> None:
         """Reserve for one call of a chat model."""
-        self._begin(run_id, begun(self._who, messages, told))
+        self._begin(run_id, begun(self._who, self._ttl_ms, messages, told))
 
     def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **told: Any) -> None:
         """Reserve for one call of a completion model."""
-        self._begin(run_id, begun(self._who, prompts, told))
+        self._begin(run_id, begun(self._who, self._ttl_ms, prompts, told))
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **told: Any) -> None:
         """Hold more of a stream's output before it is needed; without it, the stream ends with the refusal."""
@@ -119,7 +122,8 @@ class AsyncAllotmentCallback(AsyncCallbackHandler):
         client: AsyncClient | None = None,
         ttl_ms: int = 600_000,
     ) -> None:
-        self._who = Attribution(customer, feature, user, workspace, role, tags or {}, ttl_ms)
+        self._who = Attribution(customer, feature, user, workspace, role, tags=dict(tags or {}))
+        self._ttl_ms = ttl_ms
         self._client = client or AsyncClient()
         self._runs: dict[UUID, Run[AsyncMeteredCall]] = {}
 
@@ -127,11 +131,11 @@ class AsyncAllotmentCallback(AsyncCallbackHandler):
         self, serialized: Any, messages: list[list[BaseMessage]], *, run_id: UUID, **told: Any
     ) -> None:
         """Reserve for one call of a chat model."""
-        await self._begin(run_id, begun(self._who, messages, told))
+        await self._begin(run_id, begun(self._who, self._ttl_ms, messages, told))
 
     async def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **told: Any) -> None:
         """Reserve for one call of a completion model."""
-        await self._begin(run_id, begun(self._who, prompts, told))
+        await self._begin(run_id, begun(self._who, self._ttl_ms, prompts, told))
 
     async def on_llm_new_token(self, token: Any, *, run_id: UUID, chunk: Any = None, **told: Any) -> None:
         """Hold more of a stream's output before it is needed; without it, the stream ends with the refusal."""

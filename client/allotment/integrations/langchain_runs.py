@@ -12,6 +12,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
 from allotment.answers import Decision
+from allotment.attribution import Attribution, attribution
 from allotment.errors import AgentUnavailable, Refused
 from allotment.integrations.amounts import (
     LONG_ANSWER_TOKENS,
@@ -27,22 +28,13 @@ from allotment.metered import AsyncMeteredCall, MeteredCall
 
 M = TypeVar("M", MeteredCall, AsyncMeteredCall)
 
+NAMED = ("customer", "feature", "user", "workspace", "role")
+"""What the metadata of a run may say, each after ``allotment_``."""
+
 CAUSES_MAX = 16
 """How far an exception is followed to what caused it."""
 
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_tokens_to_sample")
-
-
-class Attribution(NamedTuple):
-    """Whose calls they are where a call does not say so itself."""
-
-    customer: str | None
-    feature: str | None
-    user: str | None
-    workspace: str | None
-    role: str | None
-    tags: Mapping[str, str]
-    ttl_ms: int
 
 
 class Begun(NamedTuple):
@@ -54,17 +46,17 @@ class Begun(NamedTuple):
     provider: str | None
 
 
-def begun(who: Attribution, prompts: list[Any], told: Mapping[str, Any]) -> Begun:
-    """What must be held for a run before it is sent.
+def begun(usual: Attribution, ttl_ms: int, prompts: list[Any], told: Mapping[str, Any]) -> Begun:
+    """What must be held for a run before it is sent. Whose it is says its metadata, else the block, else the callback.
 
     Raises:
         ValueError: neither the callback nor the run says whose call it is.
     """
     metadata = told.get("metadata") or {}
     params = told.get("invocation_params") or {}
-    customer = metadata.get("allotment_customer") or who.customer
-    feature = metadata.get("allotment_feature") or who.feature
-    for name, value in (("customer", customer), ("feature", feature)):
+    said = {name: metadata[f"allotment_{name}"] for name in NAMED if metadata.get(f"allotment_{name}")}
+    who = Attribution(**said).over(attribution()).over(usual)
+    for name, value in (("customer", who.customer), ("feature", who.feature)):
         if not value:
             raise ValueError(
                 f"{name}: nobody says it; give the callback {name}=..., or the call metadata allotment_{name}"
@@ -73,15 +65,16 @@ def begun(who: Attribution, prompts: list[Any], told: Mapping[str, Any]) -> Begu
     limit = max(whole(params.get(name)) for name in _LIMITS) or LONG_ANSWER_TOKENS
     model = metadata.get("ls_model_name") or params.get("model") or params.get("model_name")
     options = {
-        "customer": customer,
-        "feature": feature,
-        "user": metadata.get("allotment_user") or who.user,
+        "customer": who.customer,
+        "feature": who.feature,
+        "user": who.user,
         "workspace": who.workspace,
         "role": who.role,
+        "api_key": who.api_key,
         "tags": who.tags,
         "model": model if isinstance(model, str) else None,
         "amounts": {"input_tokens": prompt.tokens_max, "output_tokens": limit * max(1, whole(params.get("n")))},
-        "ttl_ms": who.ttl_ms,
+        "ttl_ms": ttl_ms,
     }
     return Begun(options, prompt, told.get("parent_run_id"), as_key(metadata.get("ls_provider")))
 

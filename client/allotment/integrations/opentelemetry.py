@@ -20,11 +20,13 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import StatusCode
 
+from allotment.attribution import Attribution, attribution
 from allotment.blocking import Client
 from allotment.errors import AgentUnavailable, AllotmentError
 from allotment.integrations.spans import (
     PREFIX,
     TAG,
+    WHOSE,
     Node,
     answer_of,
     event_of,
@@ -52,8 +54,9 @@ class AllotmentSpanProcessor(SpanProcessor):
     """Counts each call of a model once: by the innermost span that says what it used, named by its trace and span id.
 
     Whose call it was is said by attributes of the span (``allotment.customer``, ``allotment.feature``, likewise
-    ``.user``, ``.workspace``, ``.role``, ``.api_key`` and ``allotment.tag.NAME``), by baggage of the same names, by a
-    span around it, or by the arguments. What names no customer or feature is not counted, and logged.
+    ``.user``, ``.workspace``, ``.role``, ``.api_key`` and ``allotment.tag.NAME``), by baggage of the same names, by the
+    block of ``allotment.attributed`` that it began in, by a span around it, or by the arguments. What names no customer
+    or feature is not counted, and logged.
 
     Args:
         customer, feature, tags: of calls that say none.
@@ -72,8 +75,7 @@ class AllotmentSpanProcessor(SpanProcessor):
         tags: Mapping[str, str] | None = None,
         client: Client | None = None,
     ) -> None:
-        usual = {f"{TAG}{name}": value for name, value in (tags or {}).items()}
-        self._usual = usual | {PREFIX + name: value for name, value in _named(customer, feature)}
+        self._usual = _named(Attribution(customer, feature, tags=tags or {}))
         self._client = client or Client()
         self._begin()
         again = weakref.WeakMethod(self._begin)
@@ -90,7 +92,9 @@ class AllotmentSpanProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Remembers the span, and what its context says."""
-        said = {name: str(value) for name, value in baggage.get_all(parent_context).items() if name.startswith(PREFIX)}
+        said = _named(attribution()) | {
+            name: str(value) for name, value in baggage.get_all(parent_context).items() if name.startswith(PREFIX)
+        }
         with self._lock:
             around = self._live.get(span.parent.span_id) if span.parent is not None else None
             self._live[span.context.span_id] = Node(span, around, said)
@@ -184,5 +188,7 @@ class AllotmentSpanProcessor(SpanProcessor):
         _log.warning("allotment: %s is not counted: %s", what, why)
 
 
-def _named(customer: str | None, feature: str | None) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in (("customer", customer), ("feature", feature)) if value]
+def _named(said: Attribution) -> dict[str, str]:
+    """By the names that attributes have."""
+    found = {PREFIX + name: value for name in WHOSE if (value := getattr(said, name)) is not None}
+    return found | {TAG + name: value for name, value in said.tags.items()}

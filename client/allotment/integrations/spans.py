@@ -42,7 +42,7 @@ class Node:
     """One span on its way, and the spans around it; they are kept as long as something inside them is on its way.
 
     Attributes:
-        said: ``allotment.`` names that its context's baggage gave it.
+        said: what its context said when it began, by ``allotment.`` names.
         counted: its usage is counted; ``inner``: that of a span inside it is.
         answers: of all spans of its trace here, the provider's answers that are counted.
     """
