@@ -38,6 +38,7 @@ def _lines(report: StatusReport, tally: Tally) -> Iterator[str]:
         yield f'allotment_agent_tokens_total{{provider="{provider}",model="{model}",class="{part}"}} {count}'
     for name, text, value in (
         ("ready", "Whether it can decide.", int(report.state == "ready")),
+        ("connected", "Whether the control plane answers.", int(report.control_plane.get("state") == "connected")),
         ("customers", "Customers that it knows.", report.customers),
         ("leases", "Leases that it holds.", report.leases),
         ("reservations", "Calls in flight.", report.reservations),

@@ -24,6 +24,7 @@ media           bodies that routes read by themselves, in the documentation
 otlp            OpenTelemetry spans as usage
 span_reading    OTLP's bytes as calls
 pieces          many customers' calls, in transactions of some each
+unpacking       bodies that come compressed
 crowds          how many of one sort are worked on at once
 leases          what is lent, and written off
 corrections     past usage amended, voided and entered afterwards

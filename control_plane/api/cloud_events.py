@@ -164,9 +164,10 @@ def usage_of(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
     number called ``tokens`` is of the token class that ``type`` names. Raises: Violation: a value that is neither."""
     said: dict[str, Any] = {"feature": kind}
     amounts: dict[str, Any] = {}
+    part = data.get("type")
     for name, value in data.items():
-        if name == "tokens" and _is_number(value) and data.get("type") in TOKEN_CLASSES:
-            said["tokens"] = {data["type"]: value}
+        if name == "tokens" and _is_number(value) and isinstance(part, str) and part in TOKEN_CLASSES:
+            said["tokens"] = {part: value}
         elif _is_number(value):
             amounts[name] = value
         elif name in UsageData.__struct_fields__:

@@ -20,6 +20,7 @@ from control_plane.api.crowds import turns
 from control_plane.api.errors import PROBLEM_JSON, Problem
 from control_plane.api.media import described
 from control_plane.api.pieces import Done, in_pieces
+from control_plane.api.unpacking import check_encoding, unpacked
 from control_plane.api.verbs import PROBLEMS
 from control_plane.operations.accept_elsewhere import accept_elsewhere
 from control_plane.operations.author import Author
@@ -102,10 +103,12 @@ async def _take(request: Request[Any, Any, Any], context: Context, *, foreign: b
     kind = headers.get("content-type", JSON if BINARY in headers else "").partition(";")[0].strip().lower()
     if kind not in {SINGLE, BATCH, JSON}:
         raise HTTPException(status_code=415, detail=f"This path takes CloudEvents: {SINGLE}, {BATCH} or {JSON}.")
+    encoding = headers.get("content-encoding", "")
+    check_encoding(encoding)
     body = await request.body()
 
     def work() -> tuple[EventsAnswer, bool]:
-        bodies, many = _bodies(kind, headers, body)
+        bodies, many = _bodies(kind, headers, unpacked(body, encoding, EVENTS_BYTES_MAX))
         entries = [_read(one, context.now_ms, foreign=foreign) for one in bodies]
         if not many and isinstance(entries[0].told, Violation):
             raise entries[0].told

@@ -19,7 +19,8 @@ from control_plane.api.ingest import ANSWERS, AT_ONCE_MAX, COUNTED, JSON, TAGS, 
 from control_plane.api.media import described
 from control_plane.api.metrics import Metrics
 from control_plane.api.pieces import Done, in_pieces
-from control_plane.api.span_reading import Reading, read_spans, unpacked
+from control_plane.api.span_reading import Reading, read_spans
+from control_plane.api.unpacking import check_encoding, unpacked
 from control_plane.operations.accept_spans import SpanCall, accept_spans
 from control_plane.operations.correct_usage import Item, ItemResult
 from control_plane.operations.enter_corrections import SPANS
@@ -27,6 +28,8 @@ from protocol.violations import Violation
 
 PROTOBUF = "application/x-protobuf"
 BYTES_MAX = 4 * 1024 * 1024
+PLAIN_BYTES_MAX = 8 * 1024 * 1024
+"""When it is unpacked."""
 REASONS_MAX = 5
 
 
@@ -37,14 +40,14 @@ async def post_traces(request: Request[Any, Any, Any], context: NamedDependency[
     trace and span; spans that tell of none are passed over. Those that are not counted are in the partial success."""
     limiter = turns(request.app.state, "ingest", AT_ONCE_MAX, WAITING_MAX, "senders of usage")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    if kind not in {PROTOBUF, JSON} or encoding not in {"", "identity", "gzip"}:
-        said = f"This path takes OTLP spans: expected content-type {PROTOBUF} or {JSON}, plain or gzip."
-        raise HTTPException(status_code=415, detail=said)
+    encoding = request.headers.get("content-encoding", "")
+    if kind not in {PROTOBUF, JSON}:
+        raise HTTPException(status_code=415, detail=f"This path takes OTLP spans: {PROTOBUF} or {JSON}.")
+    check_encoding(encoding)
     body = await request.body()
 
     def work() -> bytes:
-        reading = read_spans(unpacked(body, encoding), context.now_ms, json=kind == JSON)
+        reading = read_spans(unpacked(body, encoding, PLAIN_BYTES_MAX), context.now_ms, json=kind == JSON)
         return _take(context, reading, request.app.state.metrics, json=kind == JSON)
 
     return Response(await to_thread.run_sync(work, limiter=limiter), media_type=kind)

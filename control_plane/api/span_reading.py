@@ -1,4 +1,4 @@
-"""OTLP's bytes as calls: spans in protobuf or JSON, compressed or not, bounded.
+"""OTLP's bytes as calls: spans in protobuf or JSON.
 
 https://github.com/open-telemetry/opentelemetry-proto/blob/main/docs/specification.md
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +24,8 @@ from control_plane.operations.price_missed import Missed
 from protocol.events import Outcome, Subject
 from protocol.violations import Violation
 
-PLAIN_BYTES_MAX = 8 * 1024 * 1024
-"""Of a request when it is unpacked."""
+CALLS_MAX = 10_000
+"""In one request: more than a collector's batch."""
 
 _TRACE = re.compile(r"(?!0{32})[0-9a-f]{32}\Z")
 _SPAN = re.compile(r"(?!0{16})[0-9a-f]{16}\Z")
@@ -40,22 +39,6 @@ class Reading:
 
     calls: list[SpanCall | Violation] = field(default_factory=list)
     parents: dict[str, dict[str, str]] = field(default_factory=dict)
-
-
-def unpacked(body: bytes, encoding: str) -> bytes:
-    """The body without its compression. Raises: Violation: it is broken, or larger than it may be."""
-    if encoding != "gzip":
-        return body
-    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        plain = unpacker.decompress(body, PLAIN_BYTES_MAX + 1)
-    except zlib.error:
-        raise Violation("", "is not gzip", "what content-encoding says") from None
-    if len(plain) > PLAIN_BYTES_MAX:
-        raise Violation("", f"unpacks to more than {PLAIN_BYTES_MAX} bytes", "fewer spans in a request")
-    if not unpacker.eof or unpacker.unused_data:
-        raise Violation("", "is not one whole gzip stream", "what content-encoding says")
-    return plain
 
 
 def read_spans(plain: bytes, now_ms: int, *, json: bool) -> Reading:
@@ -76,6 +59,8 @@ def read_spans(plain: bytes, now_ms: int, *, json: bool) -> Reading:
                     reading.calls.append(_call(span, (trace, here, parent), resource | attributes, now_ms))
                 except Violation as wrong:
                     reading.calls.append(wrong)
+    if len(reading.calls) > CALLS_MAX:
+        raise Violation("", f"has spans of {len(reading.calls)} calls", f"at most {CALLS_MAX}")
     return reading
 
 

@@ -65,8 +65,8 @@ class SpanName(NamedTuple):
 
     @property
     def place(self) -> tuple[int, int]:
-        """Boot and sequence number that are the span's own in its trace's journal."""
-        number = int(self.span, 16)
+        """Boot and sequence number that are the event's own in its trace's journal."""
+        number = int.from_bytes(blake2b(self.event.encode(), digest_size=8).digest())
         return number >> 62, number & (2**62 - 1)
 
 

@@ -19,6 +19,10 @@ ParentsOf = Mapping[str, Mapping[str, str]]
 """By trace, the spans that a request brings, and the span around each."""
 
 
+LOOKED_AT_MAX = 50_000
+"""Spans in the ledger that new ones are held against at a time: of longer traces not all."""
+
+
 @dataclass(frozen=True)
 class SpanCall:
     """A call that a span tells of; the event's name is the span's."""
@@ -33,7 +37,9 @@ def accept_spans(
 ) -> tuple[list[Item], tuple[UsageEvent, ...]]:
     """Enter these calls, but not what another span tells of. Returns what came of each, and what was entered."""
     customers.hold(connection, {one.customer for one in calls})
-    known = events.names_of_journals(connection, {trace_journal(one.customer, one.name.trace) for one in calls})
+    known = events.names_of_journals(
+        connection, {trace_journal(one.customer, one.name.trace) for one in calls}, LOOKED_AT_MAX
+    )
     by_trace: dict[tuple[str, str], list[SpanName]] = {}
     for one in calls:
         by_trace.setdefault((one.customer, one.name.trace), []).append(one.name)

@@ -54,8 +54,9 @@ def enter_missed(connection: Connection, maker: str, calls: Sequence[tuple[str, 
         elif made.setdefault((customer, missed.event), (at, event))[0] != at:
             judged.again.append((at, event))
     entered = enter_corrections(connection, maker, [event for _, event in made.values()], author)
+    names = entered.names
     for identity, (at, event) in made.items():
-        if identity in entered.names:
+        if identity in names:
             judged.items[at] = Item(event.event, ItemResult.ACCEPTED)
         else:
             judged.again.append((at, event))

@@ -171,13 +171,13 @@ def kept_of_journals(connection: Connection, journals: Iterable[str]) -> set[tup
     return found
 
 
-def names_of_journals(connection: Connection, journals: Iterable[str]) -> dict[str, list[str]]:
-    """The accepted events of these journals, by journal."""
+def names_of_journals(connection: Connection, journals: Iterable[str], count: int) -> dict[str, list[str]]:
+    """The accepted events of these journals, by journal; of each ``CHUNK`` of journals up to ``count``."""
     ordered = sorted(set(journals))
     found: dict[str, list[str]] = {}
     for start in range(0, len(ordered), CHUNK):
         here = events.c.journal.in_(ordered[start : start + CHUNK])
-        for row in connection.execute(select(events.c.journal, events.c.event).where(here)):
+        for row in connection.execute(select(events.c.journal, events.c.event).where(here).limit(count)):
             found.setdefault(row.journal, []).append(row.event)
     return found
 

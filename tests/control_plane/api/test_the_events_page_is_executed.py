@@ -110,10 +110,12 @@ def _openmeter(elsewhere: Elsewhere) -> None:
         client.events.ingest_events([event("a", tokens=30, type="output", path="/hello world"), event("b", images=2)])
         client.events.ingest_events_json([event("c", amounts={"images": 1}, subject={"user": "ann"}, requests=0)])
         with pytest.raises(HttpResponseError) as refused:
-            client.events.ingest_events([event("d", smiles=1), event("e", images=4), event("f", images=1.5)])
+            client.events.ingest_events(
+                [event("d", smiles=1), event("e", images=4), event("f", images=1.5), event("g", tokens=1, type=[])]
+            )
     assert refused.value.status_code == 400
     text = refused.value.response.text()
-    assert "2 of 3 events are not counted, the others are. Event 0 (d) is rejected: amounts.smiles" in text
+    assert "3 of 4 events are not counted, the others are. Event 0 (d) is rejected: amounts.smiles" in text
     assert elsewhere.usage("customer-1") == {"input_tokens": 100, "output_tokens": 30, "images": 7, "requests": 4}
 
 

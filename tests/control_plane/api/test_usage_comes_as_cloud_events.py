@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -200,6 +201,9 @@ def test_binary_mode_and_plain_json_say_the_same(admin: Any, sender: Any) -> Non
     assert first["items"][0]["event"].startswith("cloudevent~"), "a name that an id cannot be is a digest"
     assert results(sender("POST", "/v1/events", json=said).json()) == ["duplicate"]
     assert results(sender("POST", "/v1/events", json=[said, event("b")]).json()) == ["duplicate", "accepted"]
+    packed = gzip.compress(json.dumps(said).encode())
+    again = sender("POST", "/v1/events", content=packed, headers={"Content-Encoding": "gzip", **SINGLE})
+    assert results(again.json()) == ["duplicate"]
     refused = sender("POST", "/v1/events", content="{", headers=headers)
     assert (refused.status_code, refused.json()["field"]) == (400, "data")
 
@@ -228,6 +232,8 @@ NO_EVENTS: list[tuple[bytes, dict[str, str], int]] = [
     (b"[" + b",".join([b"{}"] * (EVENTS_MAX + 1)) + b"]", BATCH, 400),
     (b" " * (EVENTS_BYTES_MAX + 1), BATCH, 413),
     (b"{}", {"Content-Type": "text/plain"}, 415),
+    (b"{}", {"Content-Encoding": "br", **SINGLE}, 415),
+    (gzip.compress(b" " * (EVENTS_BYTES_MAX + 1)), {"Content-Encoding": "gzip", **SINGLE}, 400),
     (b"{}", {"Content-Type": "application/cloudevents+avro"}, 415),
 ]
 

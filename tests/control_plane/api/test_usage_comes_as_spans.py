@@ -17,8 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
-from control_plane.api.otlp import BYTES_MAX
-from control_plane.api.span_reading import PLAIN_BYTES_MAX
+from control_plane.api.otlp import BYTES_MAX, PLAIN_BYTES_MAX
 from control_plane.operations.audit_books import check_books
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
