@@ -30,7 +30,7 @@ PROTOBUF = "application/x-protobuf"
 BYTES_MAX = 4 * 1024 * 1024
 PLAIN_BYTES_MAX = 8 * 1024 * 1024
 """When it is unpacked."""
-REASONS_MAX = 5
+REASONS_MAX = 10
 
 
 @post("/v1/traces", opt=SENDERS, tags=TAGS, status_code=200, responses=ANSWERS, request_max_body_size=BYTES_MAX,

@@ -61,7 +61,13 @@ def read_spans(plain: bytes, now_ms: int, *, json: bool) -> Reading:
                     reading.calls.append(wrong)
     if len(reading.calls) > CALLS_MAX:
         raise Violation("", f"has spans of {len(reading.calls)} calls", f"at most {CALLS_MAX}")
+    reading.calls.sort(key=lambda call: _order(call, reading.parents))
     return reading
+
+
+def _order(call: SpanCall | Violation, parents: dict[str, dict[str, str]]) -> tuple[str, int]:
+    """Not all may be entered in one transaction: what is inside another must not come after it."""
+    return ("", 0) if isinstance(call, Violation) else spans.innermost_first(call.name, parents[call.name.trace])
 
 
 def _message(plain: bytes, *, json: bool) -> Any:
@@ -114,7 +120,7 @@ def _call(span: Any, ids: tuple[str, str, str], said: Attributes, now_ms: int) -
         tags=spans.tags_of(said),
         model=spans.model_of(said),
         provider=spans.provider_of(said),
-        outcome=Outcome.ERROR if span.status.code == _ERROR else Outcome.COMPLETE,
+        outcome=Outcome.ERROR if span.status.code == _ERROR or spans.FAILURE in said else Outcome.COMPLETE,
     )
     return SpanCall(customer, name, call)
 

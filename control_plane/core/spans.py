@@ -42,7 +42,8 @@ SUBJECTS = ("user", "workspace", "role", "api_key")
 TAG = "allotment.tag."
 DEPTH_MAX = 32
 """How many spans around one are looked at."""
-READ = ("gen_ai.", "llm.usage.", "allotment.", "error.type")
+FAILURE = "error.type"
+READ = ("gen_ai.", "llm.usage.", "allotment.", FAILURE)
 """Attributes that begin so are read; no others, and so no content of calls but what these hold."""
 
 
@@ -186,6 +187,11 @@ def described(names: Iterable[SpanName], trace: Trace) -> dict[SpanName, SpanNam
         if found[name] is None and name.response:
             answers[name.response] = name
     return found
+
+
+def innermost_first(name: SpanName, parents: Mapping[str, str]) -> tuple[str, int]:
+    """A key to sort by: those of one trace together, and of them the innermost first."""
+    return name.trace, -len(_around(name, parents))
 
 
 def _around(name: SpanName, parents: Mapping[str, str]) -> list[str]:

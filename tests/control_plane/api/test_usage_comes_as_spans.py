@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
+from control_plane.api import pieces
 from control_plane.api.otlp import BYTES_MAX, PLAIN_BYTES_MAX
 from control_plane.operations.audit_books import check_books
 
@@ -159,6 +160,16 @@ def test_retries_inside_a_framework_count_each_and_the_framework_not(
     assert requests(admin) == 3
 
 
+def test_exports_too_large_for_one_transaction_are_cut_between_calls(
+    admin: Any, export: Any, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "TOGETHER_MAX", 2)
+    outer = telemetry.span(CALL | USAGE)
+    attempts = [telemetry.span(CALL | USAGE, outer) for _ in range(5)]
+    assert export(telemetry.end(outer, *attempts)) == (0, "")
+    assert requests(admin) == 5
+
+
 def test_two_spans_of_one_answer_count_once_and_sums_of_agents_never(
     admin: Any, export: Any, telemetry: Telemetry
 ) -> None:
@@ -190,7 +201,7 @@ def test_what_cannot_count_is_told_as_partial_success_and_disturbs_nothing(
     ]
     rejected, message = export(telemetry.end(*spans, telemetry.span(CALL | USAGE), telemetry.span({"db.system": "x"})))
     assert rejected == 7
-    for words in ("allotment.customer: is 'a b'", "unknown_customer", "feature: is 'chess'", "2 other reasons"):
+    for words in ("allotment.customer: is 'a b'", "unknown_customer", "feature: is 'chess'"):
         assert words in message, message
     assert requests(admin) == 1
     assert [one["code"] for one in admin.get("/v1/event-conflicts")["items"]] == ["unknown_customer"]
