@@ -25,6 +25,16 @@ LIMITS: list[dict[str, Any]] = [
 RATE = {"meter": "credits", "weights": {"input_tokens": 1_000_000}, "classes": {"cache_read": 100_000}}
 
 
+both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLite, unless a test asks for both: most of this depends on no database."""
+    url: str = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_url")
+    return url
+
+
 @pytest.fixture
 def admin(admin: Any) -> Any:
     """Of a catalog with customers on it."""
@@ -73,6 +83,7 @@ def used(admin: Any, customer: str = "acme") -> dict[str, int]:
     return {item["limit"]: item["used"] for item in items}
 
 
+@both_databases
 def test_an_event_counts_in_the_same_ledger_limits_and_credits_as_what_agents_upload(
     admin: Any, sender: Any, database: Any
 ) -> None:
@@ -92,6 +103,7 @@ def test_an_event_counts_in_the_same_ledger_limits_and_credits_as_what_agents_up
     assert database.read(check_books) == []
 
 
+@both_databases
 def test_a_repeat_counts_once_and_other_content_under_the_same_identity_is_kept_as_a_conflict(
     admin: Any, sender: Any, clock: Any, database: Any
 ) -> None:
@@ -109,6 +121,7 @@ def test_a_repeat_counts_once_and_other_content_under_the_same_identity_is_kept_
     assert database.read(check_books) == []
 
 
+@both_databases
 def test_each_event_of_a_batch_has_its_own_answer_and_disturbs_no_other(
     admin: Any, sender: Any, clock: Any, database: Any
 ) -> None:
@@ -265,6 +278,7 @@ def test_a_crowd_of_senders_is_told_to_come_again(app: Any, sender: Any) -> None
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
 
 
+@both_databases
 def test_many_events_of_many_customers_go_in_pieces_and_add_up(admin: Any, sender: Any, database: Any) -> None:
     batch = [
         event(f"call-{number}", ("acme", "globex")[number % 2], tokens={"input": 1}) for number in range(EVENTS_MAX)

@@ -27,6 +27,16 @@ USAGE = {"gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 20}
 ACME = {"allotment.customer": "acme", "allotment.feature": "chat"}
 
 
+both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLite, unless a test asks for both: most of this depends on no database."""
+    url: str = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_url")
+    return url
+
+
 class Telemetry:
     """An application with the OpenTelemetry SDK, whose spans are looked at instead of sent."""
 
@@ -93,6 +103,7 @@ def requests(admin: Any) -> int:
     return len(usages(admin))
 
 
+@both_databases
 def test_a_span_counts_in_disjoint_classes_by_new_names_and_old(
     admin: Any, export: Any, telemetry: Telemetry, database: Any
 ) -> None:
@@ -129,6 +140,7 @@ def test_an_export_that_is_repeated_counts_once(admin: Any, export: Any, telemet
     assert requests(admin) == 2
 
 
+@both_databases
 def test_a_framework_around_an_sdk_counts_once_whichever_comes_first(
     admin: Any, export: Any, telemetry: Telemetry, clock: Any
 ) -> None:
@@ -170,6 +182,7 @@ def test_exports_too_large_for_one_transaction_are_cut_between_calls(
     assert requests(admin) == 5
 
 
+@both_databases
 def test_two_spans_of_one_answer_count_once_and_sums_of_agents_never(
     admin: Any, export: Any, telemetry: Telemetry
 ) -> None:
