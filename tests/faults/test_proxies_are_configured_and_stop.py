@@ -49,7 +49,7 @@ def nothing_seen(provider: Provider) -> None:
 def test_a_key_says_whose_call_it_is_and_headers_change_nothing_of_it(configured: Proxied) -> None:
     def call(key: str, **headers: str) -> httpx.Response:
         named = {"authorization": f"Bearer {key}", "x-play": json.dumps({"file": "openai-chat-1.json"}), **headers}
-        body = {"model": "gpt-4o", "messages": MESSAGES}
+        body = {"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 50}
         return httpx.post(configured.url("openai") + "/v1/chat/completions", json=body, headers=named)
 
     unknown = call("sk-other")
