@@ -120,7 +120,9 @@ class Begin(_Request, frozen=True):
 
     ``body`` may come in pieces, each with the ``offset`` at which it stands in all ``size`` bytes, in order; all but
     the last are answered ``taken``. Without any, every byte counts as text. ``sent``: it is on its way already, and an
-    agent that does not know it learns of it: it is accounted for whatever is decided.
+    agent that does not know it learns of it: it is accounted for whatever is decided. What is fetched (``method`` is
+    ``GET``) of which usage may be told - a batch, an answer that was made in the background - has a reservation of
+    nothing.
     """
 
     reservation: Key
@@ -134,6 +136,7 @@ class Begin(_Request, frozen=True):
     body: bytes = b""
     offset: BodyBytes = 0
     deadline_ms: DeadlineMs = DEADLINE_MS
+    method: Annotated[str, msgspec.Meta(max_length=16)] = "POST"
 
 
 class Feed(_Request, frozen=True):

@@ -12,6 +12,7 @@ from agent.core.calls import Arriving, CallBook
 from agent.core.decide import Path, path_of
 from agent.core.derived import card_of
 from agent.core.estimate import Estimates
+from agent.core.fetched import Answers
 from agent.core.kinds import new_allowance
 from agent.core.leases import AllowanceKey, Lease
 from agent.core.pending import Group, Pending
@@ -153,7 +154,8 @@ class Books:
 
     Attributes:
         estimates: what was learned of model calls, whoever brought them.
-        calls: model calls whose answers are fed to this agent. arriving: requests of such that come in pieces.
+        calls: model calls whose answers are fed to this agent. arriving: requests of such that come in pieces. answers:
+            whose they were, for when more is told of them later.
         asking: leases that shall be asked for in the next sync, by id, and the allowances that they are for.
         freed: customers of whom calls gave something back while others wait for it.
         look_again: customers whose entitlement may have changed.
@@ -186,6 +188,7 @@ class Books:
     tally: Tally = field(default_factory=Tally)
     estimates: Estimates = field(default_factory=Estimates)
     calls: CallBook = field(default_factory=CallBook)
+    answers: Answers = field(default_factory=Answers)
     arriving: Arriving = field(default_factory=Arriving)
     asking: dict[str, Allowance] = field(default_factory=dict)
     freed: set[str] = field(default_factory=set)

@@ -36,7 +36,7 @@ class MeteredCall:
     """Holds, watches and accounts for one call.
 
     Attributes:
-        name: the reservation under which it is held. call: whose it is.
+        name: the reservation under which it is held. call: whose it is. provider: under which it is counted.
         response: the provider's own name for the answer, once it has ended.
         resumed: it was on its way before this agent knew of it.
         fed: how many bytes of its answer have come, those before a resumption included; ``None``: none yet.
@@ -57,7 +57,7 @@ class MeteredCall:
         self._estimates = estimates
         self.name = name
         self.call = call
-        self._provider = provider
+        self.provider = provider
         self._path = path
         self._prompt = told.prompt
         self._streams = told.streams
@@ -187,7 +187,7 @@ class MeteredCall:
             usage_source=usage.usage_source,
             outcome=usage.outcome,
             model=model or None,
-            provider=self._provider,
+            provider=self.provider,
             call=self.call,
         )
 
@@ -206,7 +206,7 @@ class MeteredCall:
                 call=msgspec.structs.replace(self.call, model=one.model),
                 amounts={REQUESTS: 0},
                 tokens=one.tokens,
-                provider=self._provider,
+                provider=self.provider,
             )
 
     @property

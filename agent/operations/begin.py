@@ -7,15 +7,16 @@ from typing import Any
 import msgspec
 
 from agent.core.books import Books
-from agent.core.calls import BODY_BYTES_MAX
+from agent.core.calls import BODY_BYTES_MAX, Fetching
 from agent.core.estimate import Bound
+from agent.core.fetched import FetchedAnswer, FetchedBatch, place_of
 from agent.core.metered_call import MeteredCall, is_allowed
 from agent.core.paths import is_metered
 from agent.core.prompts import Prompt
 from agent.core.tokens.names import model_in
 from agent.core.told import Told, told_by
-from protocol.decisions import Code, Decision, Verdict
-from protocol.local_messages import JSON_TYPE, Begin, ErrorReply, Problem, Reserve, Taken
+from protocol.decisions import Code, Decision, Reservation, Verdict
+from protocol.local_messages import JSON_TYPE, RESERVATION_TTL_MS, Begin, ErrorReply, Problem, Reserve, Taken
 
 DOCUMENT_BYTES_MAX = 64 * 1024
 """How much of one event of an answer is kept; of a longer one, only its ends are read."""
@@ -26,8 +27,8 @@ def begin(books: Books, request: Begin) -> Reserve | Decision | Taken | ErrorRep
 
     A call that was on its way before this agent knew of it (``sent``) is accounted for whatever is decided.
     """
-    if not is_metered("POST", request.path):
-        return _free(request)
+    if not is_metered(request.method, request.path):
+        return _fetch(books, request) or _free(request)
     body = b""
     if request.body or not request.size:
         arrived = books.arriving.add(request.reservation, request.offset, request.body)
@@ -38,7 +39,7 @@ def begin(books: Books, request: Begin) -> Reserve | Decision | Taken | ErrorRep
         body = books.arriving.take(request.reservation)
     call = _metered(books, request, body)
     known = books.calls.get(request.reservation)
-    if known is not None and known.call != call.call:
+    if isinstance(known, Fetching) or (known is not None and known.call != call.call):
         text = f"reservation {request.reservation!r} is held by another call; use a new id for each call"
         return ErrorReply(error=Problem("reservation_conflict", text, "reservation"))
     call = known or call
@@ -80,6 +81,24 @@ def _metered(books: Books, request: Begin, body: bytes) -> MeteredCall:
     bound = Bound.WORST if request.worst else Bound.P95
     name, provider = request.reservation, request.provider
     return MeteredCall(books.estimates, name, call, provider, request.path, told, bound, DOCUMENT_BYTES_MAX)
+
+
+def _fetch(books: Books, request: Begin) -> Decision | None:
+    """What may be told now of something that was begun before."""
+    place = place_of(request.method, request.path)
+    if place is None:
+        return None
+    watched: FetchedAnswer | FetchedBatch
+    if place.batch:
+        watched = FetchedBatch(request.provider, request.path, place, request.call)
+    else:
+        known = books.answers.find(request.provider, place.id)
+        if known is None:
+            return None
+        watched = FetchedAnswer(request.provider, request.path, *known)
+    books.calls.put(Fetching(request.reservation, request.call, watched))
+    nothing = Reservation(request.reservation, RESERVATION_TTL_MS, {})
+    return msgspec.structs.replace(_free(request), reservation=nothing)
 
 
 def _free(request: Begin) -> Decision:

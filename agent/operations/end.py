@@ -7,6 +7,7 @@ import contextlib
 import msgspec
 
 from agent.core.books import Books
+from agent.core.calls import Fetching
 from agent.operations.begin import unknown
 from agent.operations.enter_event import AfterCommit, repeat_or_correct
 from agent.operations.feed import take
@@ -24,9 +25,13 @@ def end(books: Books, request: End, now_ms: int, wall_ms: int) -> Recorded | Aft
         return _again(books, request.reservation, wall_ms)
     if not take(books, request, lambda _: None):
         return unknown(request.reservation)
+    if isinstance(call, Fetching):
+        return _fetched(books, call, request, now_ms, wall_ms)
     said = call.ended(request.status, whole=request.whole, sent=request.sent)
     for other in call.others():
         _record(books, other, now_ms, wall_ms)
+    if call.provider is not None:
+        books.answers.remember(call.provider, call.response, call.name, call.call)
     outcome: Recorded | AfterCommit | ErrorReply = Recorded()  # its provider goes on by itself: it stays held
     if isinstance(said, Release):
         outcome = _release(books, said)
@@ -44,10 +49,25 @@ def _release(books: Books, said: Release) -> Recorded | AfterCommit | ErrorReply
     return Recorded() if lacks else outcome
 
 
-def _record(books: Books, said: Record, now_ms: int, wall_ms: int) -> None:
+def _fetched(
+    books: Books, fetching: Fetching, request: End, now_ms: int, wall_ms: int
+) -> Recorded | AfterCommit | ErrorReply:
+    """What something that was begun before has used, if that is told by now; however often it is fetched, once."""
+    outcome: Recorded | AfterCommit | ErrorReply = Recorded()
+    for said in fetching.endings(request.status, whole=request.whole):
+        if isinstance(said, Settle):
+            outcome = _settle(books, said, now_ms, wall_ms)
+        else:
+            outcome = _record(books, said, now_ms, wall_ms) or outcome
+    books.calls.pop(fetching.name)
+    return outcome
+
+
+def _record(books: Books, said: Record, now_ms: int, wall_ms: int) -> Recorded | AfterCommit | ErrorReply | None:
     """What another model used on the same call. Where there is no room for it, the end finds none either."""
     with contextlib.suppress(Violation):  # the catalog does not count it
-        record(books, said, now_ms, wall_ms, now_ms)
+        return record(books, said, now_ms, wall_ms, now_ms)
+    return None
 
 
 def _settle(books: Books, said: Settle, now_ms: int, wall_ms: int) -> Recorded | AfterCommit | ErrorReply:

@@ -8,7 +8,7 @@ from agent.core.books import Books
 from agent.core.metered_call import Extending
 from agent.operations.begin import unknown
 from agent.operations.extend import extend
-from protocol.local_messages import End, ErrorReply, Extend, Feed, Taken
+from protocol.local_messages import RESERVATION_TTL_MS, End, ErrorReply, Extend, Feed, Taken
 
 
 def feed(books: Books, request: Feed, now_ms: int) -> Taken | ErrorReply:
@@ -16,6 +16,9 @@ def feed(books: Books, request: Feed, now_ms: int) -> Taken | ErrorReply:
     call = books.calls.get(request.reservation)
     if call is None or not take(books, request, partial(_extend, books, now_ms)):
         return unknown(request.reservation)
+    held = books.reservations.get(request.reservation)
+    if held is not None and held.expires_at_ms < now_ms + RESERVATION_TTL_MS // 2:
+        books.reservations.prolong(held, now_ms + RESERVATION_TTL_MS)
     if isinstance(call.cut, ErrorReply):
         return ErrorReply(error=call.cut.error)
     return Taken(bytes=call.feed_within(), cut=call.cut)

@@ -33,7 +33,11 @@ WHOLE_BYTES = 64 * 1024
 BEGINNINGS_MAX = 4
 """How often a call is begun again, when its agent has forgotten it."""
 
-_HEADERS = ("content-encoding", "x-amzn-bedrock-")
+_HEADERS = (
+    "content-encoding", "x-amzn-bedrock-", "cache-status", "cf-aig-cache-status", "x-portkey-cache-status",
+    "helicone-cache",
+)  # fmt: skip
+"""Beginnings of the names of headers that say how an answer is to be read, and whether it cost anything."""
 
 log = logging.getLogger("allotment")
 
@@ -59,6 +63,7 @@ class Sent(NamedTuple):
         family: whose SDK sends it: ``openai``, ``anthropic`` or ``gemini``.
         body: ``None`` if it is not shown to the agent. size: of it, in bytes.
         hides_usage: the provider was asked what a stream used, and the application did not ask.
+        fetches: nothing is asked for that costs anything, but what it gives may tell what was used before.
     """
 
     family: str
@@ -69,6 +74,7 @@ class Sent(NamedTuple):
     size: int
     worst: bool
     hides_usage: bool
+    fetches: bool
 
 
 class ObservedCall:
@@ -114,6 +120,11 @@ class ObservedCall:
             self._events = ServerEvents(hides_usage=self._sent.hides_usage)
         self._streams = self._events is not None or "eventstream" in kind
         self._due = FIRST_BYTES if self._streams else WHOLE_BYTES
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether the request may be sent although its agent is not there: it costs nothing."""
+        return self._sent.fetches
 
     @property
     def is_rewritten(self) -> bool:
@@ -167,6 +178,8 @@ class ObservedCall:
             about["content_type"] = told.content_type
         if told.size:
             about["size"] = told.size
+        if told.fetches:
+            about["method"] = "GET"
         about |= {name: True for name, said in (("worst", told.worst), ("sent", sent)) if said}
         body = told.body or b""
         return [

@@ -73,6 +73,8 @@ class ServerEvents:
 def with_usage_asked(body: bytes) -> bytes | None:
     """The request of a chat stream, asking what it used (``stream_options.include_usage``); ``None``: it does, or is no
     stream."""
+    if b'"stream"' not in body:
+        return None
     try:
         asked = json.loads(body)
         if not isinstance(asked, dict) or asked.get("stream") is not True:

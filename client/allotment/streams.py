@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ class Stream:
         self._agent = agent
         self._observed = observed
         self._ended = False
+        self._pid = os.getpid()
 
     def __iter__(self) -> Stream:
         return self
@@ -57,7 +59,7 @@ class Stream:
             talk(self._agent, self._observed.end(whole=False))
 
     def __del__(self) -> None:
-        _abandon(self._observed, self._agent.socket_path)
+        _abandon(self._observed, self._agent.socket_path, self._pid)
 
 
 class AsyncStream:
@@ -69,6 +71,7 @@ class AsyncStream:
         self._agent = agent
         self._observed = observed
         self._ended = False
+        self._pid = os.getpid()
 
     def __aiter__(self) -> AsyncStream:
         return self
@@ -106,7 +109,7 @@ class AsyncStream:
         await finish(self._agent, lambda: self._observed.end(whole=whole, hurried=hurried))
 
     def __del__(self) -> None:
-        _abandon(self._observed, self._agent.socket_path)
+        _abandon(self._observed, self._agent.socket_path, self._pid)
 
 
 def talk(agent: Client, said: Talk[T]) -> T:
@@ -146,8 +149,8 @@ async def finish(agent: AsyncClient, said: Callable[[], Talk[None]]) -> None:
     await current_runtime().finish(lambda: talk_async(agent, said()))
 
 
-def _abandon(observed: ObservedCall, socket_path: str) -> None:
-    """Nobody reads it any more, and nobody has closed it."""
-    if not observed.over:
+def _abandon(observed: ObservedCall, socket_path: str, pid: int) -> None:
+    """Nobody reads it any more, and nobody has closed it. A forked child's copy is not the stream."""
+    if not observed.over and pid == os.getpid():
         with contextlib.suppress(Exception), Client(socket_path, timeout_s=ABANDONED_S) as agent:
             talk(agent, observed.end(whole=False))

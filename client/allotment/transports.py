@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ from allotment.streams import AsyncStream, Stream, finish, talk, talk_async
 
 UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
 """Errors, by name, after which no provider has seen the request."""
+
+_FETCHED = re.compile(r"/(batches|responses|chat/completions)/[^/]")
+"""What may tell usage when it is fetched; the agent knows it exactly."""
 
 NOBODY = (
     "customer or feature: is missing; say whose this call is by allotment.meter(client, customer=..., feature=...) or"
@@ -46,24 +50,30 @@ class Meter(NamedTuple):
 
     def observe(self, request: Any) -> tuple[Any, ObservedCall | Problem | None]:
         """The request as it is to be sent, and the call that it is; ``None``: it costs nothing."""
-        if request.method != "POST":
+        path = request.url.raw_path.partition(b"?")[0].decode("latin-1")
+        fetches = request.method == "GET" and _FETCHED.search(path) is not None
+        if request.method != "POST" and not fetches:
             return request, None
         call = attribution().over(self.labels).call()
         if call is None:
+            if fetches:
+                return request, None
             return request, problem(400, "invalid_request", NOBODY, field="customer")
         headers = self.library.Headers(request.headers)
-        headers["accept-encoding"] = "identity"  # the agent reads what comes
+        if not headers.get("authorization", "").startswith("AWS4-"):  # what is signed must stay as it is
+            headers["accept-encoding"] = "identity"  # the agent reads what comes
         kind = headers.get("content-type", "").lower()
-        path = request.url.raw_path.partition(b"?")[0].decode("latin-1")
         body, asked = _body_of(request) if kind.startswith("application/json") else None, None
         if body is not None and self.family == "openai" and path.endswith("/completions"):
             asked = with_usage_asked(body)
         if asked is not None:
             body = asked
             headers["content-length"] = str(len(body))
-        size = len(body) if body is not None else int(headers.get("content-length", 0))
+        said = headers.get("content-length", "")
+        size = len(body) if body is not None else int(said) if said.isdecimal() else 0
         shown = body if body is not None and size <= BODY_BYTES_MAX else None
-        sent = Sent(self.family, self.provider, path[:2048], kind[:256], shown, size, self.worst, asked is not None)
+        hides = asked is not None
+        sent = Sent(self.family, self.provider, path[:2048], kind[:256], shown, size, self.worst, hides, fetches)
         content = {"stream": request.stream} if body is None else {"content": body}
         changed = self.library.Request(
             request.method, request.url, headers=headers, extensions=request.extensions, **content
@@ -101,7 +111,7 @@ class MeteredTransport:
         try:
             decision = talk(self._agent, observed.begin())
         except AllotmentError as unasked:
-            return self._meter.refuse(problem_of(unasked))
+            return self.inner.handle_request(request) if observed.may_fail else self._meter.refuse(problem_of(unasked))
         except BaseException:  # it may be held although nobody will hear so
             talk(self._agent, observed.end(whole=False, sent=False, hurried=True))
             raise
@@ -152,6 +162,8 @@ class AsyncMeteredTransport:
         try:
             decision = await talk_async(self._agent, observed.begin())
         except AllotmentError as unasked:
+            if observed.may_fail:
+                return await self.inner.handle_async_request(request)
             return self._meter.refuse(problem_of(unasked))
         except BaseException:  # it may be held, or soon be, although nobody will hear so
             await finish(self._agent, lambda: observed.end(whole=False, sent=False, hurried=True))

@@ -199,6 +199,43 @@ def test_a_call_that_costs_nothing_is_not_held(caller: Caller) -> None:
     assert len(caller.bench.books.calls) == 0
 
 
+def test_an_answer_made_in_the_background_is_counted_when_it_is_fetched_however_often(caller: Caller) -> None:
+    queued = b'{"id": "resp_1", "object": "response", "status": "queued", "model": "m-1", "output": []}'
+    body = b'{"model": "m-1", "background": true, "input": "Hello"}'
+    caller.begin(path="/v1/responses", body=body)
+    assert caller.say(End(reservation="r", status=200, body=queued)).event is None
+    assert caller.bench.books.reservations.get("r") is not None, "it stays held"
+    usage = b'"usage": {"input_tokens": 8, "output_tokens": 5, "total_tokens": 13}}'
+    done = queued.replace(b"queued", b"completed")[:-1] + b", " + usage
+    for name in ("fetch-1", "fetch-2"):
+        decision = caller.begin(name, b"", path="/v1/responses/resp_1", method="GET")
+        assert decision.reservation.amounts == {}
+        caller.say(End(reservation=name, status=200, body=done))
+    (said,) = caller.counted()
+    assert said.tokens == {"input": 8, "output": 5}
+    assert len(caller.bench.books.reservations) == len(caller.bench.books.calls) == 0
+
+
+def test_a_batch_is_counted_once_although_it_is_fetched_in_pieces_and_again(caller: Caller) -> None:
+    caller.begin()
+    caller.say(End(reservation="r", whole=False, sent=False))
+    line = {"custom_id": "1", "result": {"type": "succeeded", "message": {
+        "type": "message", "model": "m-1", "usage": {"input_tokens": 10, "output_tokens": 4},
+    }}}  # fmt: skip
+    results = (json.dumps(line).encode() + b"\n") * 3
+    for name in ("fetch-1", "fetch-2"):
+        caller.begin(name, b"", path="/v1/messages/batches/msgbatch_1/results", method="GET")
+        caller.say(Feed(reservation=name, body=results[:50]))
+        caller.say(End(reservation=name, status=200, body=results[40:], offset=40))
+    (said,) = caller.counted()
+    assert (said.tokens, said.amounts["requests"]) == ({"input": 30, "output": 12}, 3)
+    lost = "fetch-3"
+    caller.begin(lost, b"", path="/v1/messages/batches/msgbatch_1/results", method="GET")
+    caller.say(Feed(reservation=lost, body=results[90:], offset=90))
+    assert caller.say(End(reservation=lost, status=200, offset=len(results))).event is None
+    assert caller.begin("list", b"", path="/v1/models", method="GET").reservation is None
+
+
 def test_the_id_of_another_call_is_refused(caller: Caller) -> None:
     caller.begin()
     assert caller.begin(call=Call("acme", "search")).error.code == "reservation_conflict"
@@ -212,6 +249,15 @@ def test_a_call_that_ran_out_meanwhile_is_corrected_by_its_end(caller: Caller) -
     recorded = caller.say(End(reservation="r", status=200, body=STREAM))
     assert recorded.corrects == "r"
     assert recorded.amounts["output_tokens"] == 15
+
+
+def test_a_stream_that_is_fed_does_not_run_out(caller: Caller) -> None:
+    caller.begin()
+    for minute in range(20):
+        caller.bench.now_ms += 60_000
+        expire(caller.bench.books, caller.bench.now_ms, caller.bench.wall_ms)
+        assert caller.say(Feed(reservation="r", body=b": ping\n\n", offset=8 * minute)).cut is None
+    assert caller.bench.books.reservations.get("r") is not None
 
 
 def test_what_the_catalog_does_not_count_does_not_keep_a_call_from_its_end(caller: Caller) -> None:

@@ -340,6 +340,19 @@ def cancelled_stream(stage: Stage) -> None:
     _trio(calls)
 
 
+@story
+def fetched(stage: Stage) -> None:
+    queued = {"id": "resp_9", "object": "response", "created_at": 1, "status": "queued", "model": "gpt-4o",
+              "output": [], "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}  # fmt: skip
+    usage = {"input_tokens": 8, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 5,
+             "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 13}  # fmt: skip
+    with stage.client(text=json.dumps(queued)) as client:
+        client.responses.create(model="gpt-4o", input="Hello", background=True)
+        done = stage.play(text=json.dumps(queued | {"status": "completed", "usage": usage}))
+        for _ in range(2):
+            client.responses.retrieve("resp_9", extra_headers=done)
+
+
 def _fails(status: int) -> Callable[[Stage], Any]:
     def tell(stage: Stage) -> None:
         error = {"error": {"message": "not today", "type": "x", "code": "y", "param": None}}
@@ -486,6 +499,11 @@ def test_a_providers_error_is_the_sdks_own_and_costs_nothing(told: dict[str, Tol
 
 def test_a_provider_that_is_not_there_costs_nothing(told: dict[str, Told]) -> None:
     assert isinstance(told["unreachable"].error, openai.APIConnectionError)
+
+
+def test_an_answer_that_was_made_in_the_background_is_counted_when_it_is_fetched(told: dict[str, Told]) -> None:
+    assert told["fetched"].error is None
+    assert told["fetched"].counted() == (8, 5, "provider", "complete")
 
 
 # -- refusals

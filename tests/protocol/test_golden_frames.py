@@ -73,6 +73,9 @@ AS_THE_CLIENT_SAYS_IT = {
         {"provider": "p", "path": "/x", "content_type": "audio/wav", "size": 9, "worst": True, "sent": True},
         b"\x00\xff", 7,
     ),
+    "begin_fetch": requests.begin(
+        allotment.Call("acme", "chat"), "r-2", {"provider": "p", "path": "/v1/responses/r", "method": "GET"}, b""
+    ),
     "feed": requests.feed("r-1", {"body": b"data: [DONE]\n\n", "offset": 4096}),
     "feed_with_everything": requests.feed(
         "r-1", {"body": b"\x00", "offset": 1, "headers": {"x-amzn-bedrock-input-token-count": "7"}}
