@@ -255,20 +255,41 @@ def test_a_virtual_keys_customer_is_fixed_and_a_key_of_nobody_is_refused(gateway
     assert len(gateway.provider.seen) == 1
 
 
-def test_a_forged_reservation_changes_nothing(gateway: Gateway) -> None:
-    forged = {"metadata": {"allotment_reservation": "somebody-elses", "allotment_ratelimit": "x"}}
+def test_what_callers_forge_changes_nothing(gateway: Gateway) -> None:
+    forged: dict[str, Any] = {
+        "metadata": {"allotment_reservation": "somebody-elses", "client_disconnected": True},
+        "no-log": True, "cache_hit": True,
+    }  # fmt: skip
     for _ in range(2):
         gateway.ask(extra=forged)
     client = anthropic.Anthropic(
         api_key=MASTER, base_url=gateway.url, max_retries=0, default_headers={"x-allotment-customer": gateway.customer}
     )
     play = {"extra_headers": {"x-play": json.dumps({"file": "anthropic-messages-stream-5.sse"})}}
+    messages = [{"role": "user", "content": "Hello"}]
     with client.messages.stream(
-        model="claude-sonnet", max_tokens=50, messages=[{"role": "user", "content": "Hello"}], extra_body=play | forged
+        model="claude-sonnet", max_tokens=50, messages=messages, extra_body=play | forged
     ) as stream:
         stream.until_done()
     assert gateway.counted()["requests"] == 3
-    assert all(b"allotment_reservation" not in seen.body for seen in gateway.provider.seen[:2])
+    gateway.agent.told(lambda: len(gateway.plane.events(gateway.customer)) == 3)
+    events = [event["usage"] for event in gateway.plane.events(gateway.customer)]
+    assert {event.get("outcome", "complete") for event in events} == {"complete"}
+    assert {event.get("usage_source", "provider") for event in events} == {"provider"}
+    assert all(event["amounts"]["output_tokens"] for event in events)
+
+
+def test_what_litellm_passes_through_unread_is_counted_too(gateway: Gateway) -> None:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
+    headers = {"authorization": f"Bearer sk-of-{gateway.customer}"}
+    answer = httpx.post(f"{gateway.url}/openai/chat/completions", json=body, headers=headers, timeout=30)
+    assert answer.status_code == 200, answer.text
+    usage = answer.json()["usage"]
+    event = gateway.event()
+    assert event["amounts"] == {
+        "requests": 1, "input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"],
+    }  # fmt: skip
+    assert b"allotment" not in gateway.provider.seen[0].body
 
 
 # -- endings

@@ -30,6 +30,7 @@ from allotment.integrations.litellm_calls import (
     outputs_in,
     prompt_of,
     tokens_of,
+    unread,
     whose,
 )
 from allotment.problems import Problem, problem, problem_of, ratelimit
@@ -38,6 +39,9 @@ _log = logging.getLogger("allotment")
 
 RESERVATION = "allotment_reservation"
 RATELIMIT = "allotment_ratelimit"
+GONE = "client_disconnected"
+"""What LiteLLM writes into the metadata of a call whose caller has left."""
+
 FLIGHTS_MAX = 10_000
 """How many calls are known at once; of the oldest beyond, the agent ends the reservation by itself."""
 
@@ -89,6 +93,9 @@ class AllotmentHooks(CustomLogger):
         self._flights[metered.reservation] = Flight(metered, prompt)
         if len(self._flights) > FLIGHTS_MAX:
             self._flights.popitem(last=False)
+        for metadata in (data.get("metadata"), data.get("litellm_metadata")):
+            if isinstance(metadata, dict):
+                metadata.pop(GONE, None)  # a caller that has not left may not say so: plans charge less for it
         told = {RESERVATION: metered.reservation, RATELIMIT: ratelimit(metered.decision).get("ratelimit", "")}
         for metadata in _own(data) or [data.setdefault("litellm_metadata", {})]:
             metadata.update(told)
@@ -122,8 +129,9 @@ class AllotmentHooks(CustomLogger):
         if kwargs.get("cache_hit") or logged.get("cache_hit"):
             flight.call.not_sent()
         else:
-            gone = any((params.get(name) or {}).get("client_disconnected") for name in ("metadata", "litellm_metadata"))
+            gone = any((params.get(name) or {}).get(GONE) for name in ("metadata", "litellm_metadata"))
             tokens = tokens_of(logged, response_obj)
+            flight.output_bytes = flight.output_bytes or outputs_in(unread(response_obj))
             flight.say(
                 tokens or flight.estimated(),
                 outcome="aborted" if gone else "complete",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -130,8 +131,12 @@ def outputs_in(chunk: Any) -> int:
 
 
 def tokens_of(logged: Mapping[str, Any], response: Any) -> dict[str, int]:
-    """Token classes of what LiteLLM logged, which counts as OpenAI does: sums that include their parts."""
+    """Token classes of what LiteLLM logged, which counts as OpenAI does: sums that include their parts.
+
+    Of what it passes through unread, it logs the answer as it came.
+    """
     usage = _map(_map(logged.get("metadata")).get("usage_object")) or _map(getattr(response, "usage", None))
+    usage = usage or _unread_usage(response)
     inputs = usage.get("prompt_tokens", usage.get("input_tokens", logged.get("prompt_tokens")))
     outputs = usage.get("completion_tokens", usage.get("output_tokens", logged.get("completion_tokens")))
     read = _map(usage.get("prompt_tokens_details")) or _map(usage.get("input_tokens_details"))
@@ -147,6 +152,23 @@ def tokens_of(logged: Mapping[str, Any], response: Any) -> dict[str, int]:
         output_audio=written.get("audio_tokens"),
         output_image=written.get("image_tokens"),
     )
+
+
+def unread(response: Any) -> str:
+    """An answer that LiteLLM has passed through without reading it."""
+    said = response.get("response") if isinstance(response, Mapping) else None
+    return said if isinstance(said, str) else ""
+
+
+def _unread_usage(response: Any) -> Mapping[str, Any]:
+    try:
+        usage = _map(_map(json.loads(unread(response))).get("usage"))
+    except ValueError:
+        return {}
+    beside = [whole(usage.get(name)) for name in ("cache_read_input_tokens", "cache_creation_input_tokens")]
+    if "prompt_tokens" in usage or not any(beside):
+        return usage
+    return {**usage, "input_tokens": whole(usage.get("input_tokens")) + sum(beside)}  # Anthropic counts them apart
 
 
 def _map(value: Any) -> Mapping[str, Any]:
