@@ -106,12 +106,10 @@ class Run(Generic[M]):
         """A piece of its answer came: how much more output to hold."""
         message = getattr(chunk, "message", None)
         calls: Any = getattr(message, "tool_call_chunks", None) or ()
-        texts = [token, *(call.get("args") for call in calls), *(call.get("name") for call in calls)]
+        texts = [*_texts(token), *(call.get("args") for call in calls), *(call.get("name") for call in calls)]
         extra = getattr(message, "additional_kwargs", None) or {}
         texts.append(extra.get("reasoning_content"))
         self._output_bytes += sum(text_bytes(text) for text in texts if isinstance(text, str))
-        if isinstance(token, list):
-            self._output_bytes += Prompt(token).tokens_max
         return next_step(self._held, self._output_bytes)
 
     @contextlib.contextmanager
@@ -171,6 +169,12 @@ def _said(prompt: Any) -> Any:
     if isinstance(prompt, BaseMessage):
         return [prompt.type, prompt.name, prompt.content, getattr(prompt, "tool_calls", None), prompt.additional_kwargs]
     return prompt
+
+
+def _texts(token: Any) -> list[Any]:
+    """A piece of text, or of content in blocks."""
+    blocks = token if isinstance(token, list) else [token]
+    return [one for block in blocks for one in (block.values() if isinstance(block, dict) else (block,))]
 
 
 def _message(response: Any) -> Any:
