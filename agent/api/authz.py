@@ -15,7 +15,7 @@ from agent.api.dispatch import Dispatch, Door
 from agent.api.routes import ANSWER, AUTHZ, Asked, require_method
 from agent.core.attribution import PREFIX
 from agent.core.estimate import Estimates
-from agent.core.passing import Passed, answer_of, ended, passed, reserved, unsettled
+from agent.core.passing import Passed, answer_of, counts, ended, passed, reserved, unsettled
 from protocol.decisions import Code, Decision, Verdict
 from protocol.ids import KEY_WORDS, is_key
 from protocol.local_messages import ErrorReply, Record, Recorded, Release, Reply, Reserve, Settle
@@ -41,9 +41,9 @@ class Authz:
         """May this call be passed on? ``None``: ``door.late`` will be called. Raises: Violation: by a header's name."""
         headers = _once(asked)
         method, path = _about(asked, headers)
-        found = passed(method, path, headers, asked.body)
-        if found is None:
+        if not counts(method, path, headers):
             return _FREE
+        found = passed(path, headers, asked.body)
         request = reserved(f"authz-{self._random_id()}", found, self._estimates)
         msgspec.structs.force_setattr(request, "id", number)
         reply = self._dispatch(request, _Asking(self, request, found, door))
@@ -73,8 +73,7 @@ class Authz:
         answer = answer_of(headers, asked.body)
         found = self._calls.get(name)
         if found is None:  # it began before this agent did: proxies say again what they said of it
-            found = passed("POST", headers.get(_URI, b"").decode("latin-1"), headers, b"")
-            assert found is not None
+            found = passed(headers.get(_URI, b"").decode("latin-1"), headers, b"")
         said = list(ended(name, found, answer, self._estimates))
         reply: Reply | None = Recorded()  # nothing yet: it goes on, and its provider will say later
         for request in said:

@@ -74,6 +74,7 @@ class HttpDoor:
         self._host = b""
         self._content_type = b""
         self._headers: Headers = []
+        self._head_is_whole = False
         self._body_said = 0
         self._expects = False
         self._head_bytes = 0
@@ -125,7 +126,8 @@ class HttpDoor:
         """One header."""
         self._count_head(len(name) + len(value))
         name = name.lower()
-        self._headers.append((name, value))
+        if not self._head_is_whole:  # a trailer says nothing
+            self._headers.append((name, value))
         if name == b"host":
             self._host = value
         elif name == b"content-type":
@@ -137,6 +139,7 @@ class HttpDoor:
 
     def on_headers_complete(self) -> None:
         """The head is whole: a body that is too large need not even be sent, and one that waits for a word may come."""
+        self._head_is_whole = True
         self._seen += 1
         if self._body_said > BODY_BYTES_MAX:
             self._fail("body_too_large", BODY_TOO_LARGE)

@@ -24,6 +24,9 @@ from protocol.violations import Violation
 UNSAID_BYTES = 4_096
 """How large a request is taken to be of which nothing is said."""
 
+PATH_CHARS_MAX = 512
+"""How much of a path is kept: it names the kind of call, and with some providers the model."""
+
 ENDS_BYTES_MAX = 4_096
 """How much of one document is held where only the ends of an answer came: so that its tail is read as one."""
 
@@ -47,8 +50,13 @@ class Passed(msgspec.Struct, frozen=True, gc=False):
     settles: bool
 
 
-def passed(method: str, path: str, headers: Headers, body: bytes) -> Passed | None:
-    """The call that a proxy asks about, ``None`` if it costs nothing.
+def counts(method: str, path: str, headers: Headers) -> bool:
+    """Whether a call that a proxy asks about may cost anything, or is to be counted in any case."""
+    return PREFIX + b"amounts" in headers or is_metered(method, path)
+
+
+def passed(path: str, headers: Headers, body: bytes) -> Passed:
+    """The call that a proxy asks about.
 
     Args:
         headers: names in lower case; ``x-allotment-*`` as the proxy sets them.
@@ -56,9 +64,7 @@ def passed(method: str, path: str, headers: Headers, body: bytes) -> Passed | No
 
     Raises: Violation: by the header's name.
     """
-    amounts = _amounts(headers)
-    if amounts is None and not is_metered(method, path):
-        return None
+    path = path.partition("?")[0][:PATH_CHARS_MAX]
     told = _told(headers, path, body)
     said = _said(headers, "model")
     if said is not None and not is_model_name(said):
@@ -70,7 +76,7 @@ def passed(method: str, path: str, headers: Headers, body: bytes) -> Passed | No
     if settles not in ("yes", "no"):
         raise Violation("x-allotment-settles", f"is {ascii(settles)[:80]}", "yes or no")
     call = call_of(headers, said or told.model, None, None)
-    return Passed(call, path, told, provider, amounts, settles == "yes")
+    return Passed(call, path, told, provider, _amounts(headers), settles == "yes")
 
 
 def reserved(name: str, asked: Passed, estimates: Estimates) -> Reserve:
@@ -177,10 +183,10 @@ def _likely(asked: Passed, estimates: Estimates) -> dict[str, int]:
 def _told(headers: Headers, path: str, body: bytes) -> Told:
     """What is told of a request by as much of it as came, or by its size alone."""
     size = _number(headers, "body-bytes", QUANTITY_MAX)
-    is_part = headers.get(b"x-envoy-auth-partial-body") == b"true" or (size or 0) > len(body)
-    if is_part or not body:
-        bytes_at_least = max(len(body), size or 0) if is_part or size is not None else UNSAID_BYTES
-        return Told(Prompt(bytes_at_least), model_in(path), streams=False)
+    if not body:
+        return Told(Prompt(UNSAID_BYTES if size is None else size), model_in(path), streams=False)
+    if headers.get(b"x-envoy-auth-partial-body") == b"true" or (size or 0) > len(body):
+        return Told(Prompt(max(len(body), size or 0)), model_in(path), streams=False)
     kind = headers.get(b"content-type", b"application/json").decode("latin-1").lower()
     return told_by(path, kind, body)
 

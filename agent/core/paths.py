@@ -10,12 +10,15 @@ _FREE = re.compile(
     r"(/count_tokens|:countTokens|/input_tokens|/tokenize|/cancel)\Z"
     r"|/(files|uploads|batches|vector_stores|fine_tuning|containers|moderations|cachedContents)(/|\Z|\?)"
 )
+# Only of a path that means the same to everybody: others may be put together again on their way.
+_PLAIN = re.compile(r"(/(?!\.{1,2}(/|\Z))[\w.:@~+-]+)+/?\Z", re.ASCII)
 _OTHER_ANSWERS = re.compile(r"/embeddings\Z|:(batch)?embed|/audio/|/images/|/rerank\Z", re.IGNORECASE)
 
 
 def is_metered(method: str, path: str) -> bool:
     """Whether a call may cost anything."""
-    return method == "POST" and _FREE.search(path.partition("?")[0]) is None
+    path = path.partition("?")[0]
+    return method.upper() == "POST" and (_PLAIN.match(path) is None or _FREE.search(path) is None)
 
 
 def answers_in_tokens(path: str) -> bool:

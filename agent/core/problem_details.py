@@ -63,7 +63,8 @@ def details(reply: Reply) -> Details:
     if isinstance(reply, ErrorReply):
         status = ERROR_STATUSES.get(reply.error.code, 400)
         body = problem(status, reply.error.code, reply.error.message, reply.error.field)
-        return Details(status, _headers(PROBLEM_JSON, status, 1_000 if reply.retry else None, None), body)
+        headers = _headers(PROBLEM_JSON, status, 1_000 if reply.retry else None, None)
+        return Details(status, [*headers, (b"x-allotment-code", reply.error.code.encode())], body)
     fields = {name: value for name, value in msgspec.to_builtins(reply).items() if name not in ("id", "kind")}
     if isinstance(reply, Decision) and reply.decision is not Verdict.ALLOW:
         status = 429 if reply.decision is Verdict.THROTTLE else REFUSAL_STATUSES.get(reply.code, 403)

@@ -42,11 +42,13 @@ end
 
 local function keep(answer, part)
   answer.size = answer.size + #part
-  if answer.head_bytes < ENDS_BYTES then
-    answer.head[#answer.head + 1] = part
-    answer.head_bytes = answer.head_bytes + #part
-    return
+  local room = ENDS_BYTES - answer.head_bytes
+  if room > 0 then
+    answer.head[#answer.head + 1] = part:sub(1, room)
+    answer.head_bytes = answer.head_bytes + math.min(#part, room)
+    part = part:sub(room + 1)
   end
+  if part == "" then return end
   answer.tail[#answer.tail + 1] = part
   answer.tail_bytes = answer.tail_bytes + #part
   if answer.tail_bytes > 2 * ENDS_BYTES then

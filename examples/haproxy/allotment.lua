@@ -106,11 +106,13 @@ function See:http_payload(txn, message)
   local part = message:body()
   if not part or part == "" then return end
   self.size = self.size + #part
-  if self.head_bytes < ENDS_BYTES then
-    self.head[#self.head + 1] = part
-    self.head_bytes = self.head_bytes + #part
-    return
+  local room = ENDS_BYTES - self.head_bytes
+  if room > 0 then
+    self.head[#self.head + 1] = part:sub(1, room)
+    self.head_bytes = self.head_bytes + math.min(#part, room)
+    part = part:sub(room + 1)
   end
+  if part == "" then return end
   self.tail[#self.tail + 1] = part
   self.tail_bytes = self.tail_bytes + #part
   if self.tail_bytes > 2 * ENDS_BYTES then

@@ -95,14 +95,15 @@ function M.see()
   call.ended = call.ended or ngx.arg[2]
   if part == "" then return end
   call.size = call.size + #part
-  local held, bytes = call.head, call.head_bytes
-  if bytes < ENDS_BYTES then
-    call.head_bytes = bytes + #part
-  else
-    held = call.tail
-    call.tail_bytes = call.tail_bytes + #part
+  local room = ENDS_BYTES - call.head_bytes
+  if room > 0 then
+    call.head[#call.head + 1] = part:sub(1, room)
+    call.head_bytes = call.head_bytes + math.min(#part, room)
+    part = part:sub(room + 1)
   end
-  held[#held + 1] = part
+  if part == "" then return end
+  call.tail[#call.tail + 1] = part
+  call.tail_bytes = call.tail_bytes + #part
   if call.tail_bytes > 2 * ENDS_BYTES then
     call.tail = { table.concat(call.tail):sub(-ENDS_BYTES) }
     call.tail_bytes = ENDS_BYTES

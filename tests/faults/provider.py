@@ -70,6 +70,7 @@ class _Play(socketserver.StreamRequestHandler):
             return "went" if self.connection.recv(1) == b"" else None
         name = play.get("file", self.server.plays)
         answer = play["text"].encode() if "text" in play else (RECORDED / name).read_bytes()
+        answer = answer.replace(b"0.5,", b"0.5," * play.get("stretch", 1))
         if name.startswith("openai-chat-stream") and b"include_usage" not in seen.body:
             answer = b"".join(e for e in events_of(answer) if b'"choices":[]' not in e)
         kind = "text/event-stream" if name.endswith(".sse") else "application/json"

@@ -105,7 +105,9 @@ class Asking:
 
     def known(self) -> bool:
         with self.agent.client() as client:
-            return client.check(self.customer, "chat").code not in ("customer_not_found", "lease_unavailable")
+            amounts = {"input_tokens": 10, "output_tokens": 10}
+            code = client.check(self.customer, "chat", amounts=amounts).code
+            return code not in ("customer_not_found", "lease_unavailable")
 
     def used(self) -> int:
         """What is used or held of the customer's limits, as the agent sees it."""
@@ -211,11 +213,43 @@ def test_callers_cannot_say_whose_call_it_is_nor_what_it_costs(asking: Asking) -
     assert not [name for name in seen.headers if name.startswith("x-allotment-")]
 
 
+def test_a_question_that_cannot_be_right_is_told_as_such(asking: Asking) -> None:
+    asking.on()
+    asking.headers["x-user"] = "no name!"
+    refused = asking.post()
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "invalid_request"
+    assert not asking.provider.seen
+
+
+def test_a_long_answer_is_counted_by_its_ends(asking: Asking) -> None:
+    if not asking.proxy.kind.settles:
+        return
+    asking.on()
+    vectors = [{"embedding": [0.5, 0.25], "index": 0, "object": "embedding"}]
+    usage = {"prompt_tokens": 9, "total_tokens": 9}
+    text = json.dumps({"object": "list", "data": vectors, "model": "e", "usage": usage})
+    answer = asking.post({"model": "e", "input": "x"}, "/v1/embeddings", text=text, stretch=400_000)
+    assert answer.text == text.replace("0.5,", "0.5," * 400_000)
+    event = asking.event()
+    assert event["amounts"] == {"requests": 1, "input_tokens": 9, "output_tokens": 0}
+    assert event["usage_source"] == "provider"
+
+
 def test_what_costs_nothing_is_not_counted(asking: Asking) -> None:
     asking.on("none", ("calls", "requests", 0, "month"))
     answer = httpx.get(asking.proxy.url + "/v1/models", headers=asking.headers, verify=NO_TLS)
     assert answer.status_code == 200
+    more = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
+            "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+    httpx.get(asking.proxy.url + "/v1/realtime", headers=asking.headers | more, verify=NO_TLS)
+    for seen in asking.provider.seen:
+        assert "upgrade" not in seen.headers, "what goes through a WebSocket nobody would count"
     assert asking.post().status_code == 402
+    for path in ("/v1/files/../chat/completions", "/v1/chat/completions/..%2f..%2ffiles", "//v1/files"):
+        raw = httpx.URL(asking.proxy.url).copy_with(raw_path=path.encode())
+        answer = httpx.post(raw, json=BODY, headers=asking.headers, timeout=20, verify=NO_TLS)
+        assert answer.status_code in (400, 402), path
 
 
 def test_streams_come_as_they_are_made(asking: Asking) -> None:

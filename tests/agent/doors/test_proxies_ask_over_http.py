@@ -291,3 +291,26 @@ def test_web_pages_cannot_use_the_loopback_port(way):
     form = b"POST /v1/authz/x HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n"
     (response,) = way.http(guarded=True).feed(form)
     assert response.status == 400, "no page may send the headers that say whose call it is"
+
+
+@pytest.mark.parametrize("uri", ["", "/v1/files", "/v1/chat/completions"])
+def test_an_ending_is_taken_whatever_is_said_of_its_path(way, uri):
+    named = {"x-allotment-outcome": "complete", "x-allotment-status": "200", "x-forwarded-uri": uri, **WHOSE}
+    http = way.http()
+    said = http.feed(request("POST", "/v1/settle/authz-unheard-of", named, b'{"usage": {"input_tokens": 5}}'))
+    way.bench.commit()
+    (response,) = said or http.responses()
+    assert response.status == 200
+
+
+def test_trailers_say_nothing(way):
+    lines = "".join(f"{name}: {value}\r\n" for name, value in WHOSE.items())
+    raw = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n{lines}\r\n2\r\n{{}}\r\n0\r\n"
+    http = way.http()
+    said = http.feed(f"{raw}x-allotment-amounts: requests=7\r\n\r\n".encode())
+    for _ in range(3):
+        if not said:
+            way.catch_up()
+            said = http.responses()
+    assert said[0].status == 200
+    assert held(way).amounts["requests"] == 1

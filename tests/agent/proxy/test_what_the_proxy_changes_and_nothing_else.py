@@ -108,6 +108,12 @@ def test_paths_lead_to_their_provider():
         ("POST", "/v1/files?purpose=batch"), ("POST", "/v1/responses/r/cancel"), ("DELETE", "/v1/files/f"),
     ):  # fmt: skip
         assert not is_metered(method, path), path
+    for path in (
+        "/v1/files/../chat/completions", "/v1/chat/completions/../files", "/v1/x/%2e%2e/files", "/v1/x%2ffiles",
+        "//v1/files", "/v1/chat/completions;/cancel", "/v1/chat/completions\\..\\files", "/v1/./files", "",
+    ):  # fmt: skip
+        assert is_metered("POST", path), "a path that others may read in another way is not believed"
+    assert is_metered("post", "/v1/chat/completions")
 
 
 HEADERS = {b"x-allotment-customer": b"acme", b"x-allotment-feature": b"chat", b"authorization": b"Bearer sk-1"}
