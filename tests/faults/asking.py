@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -13,6 +14,11 @@ from tests.faults.programs import Program, a_free_port, until
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BIN = Path(sys.executable).parent
 CUSTOMERS = 40
+PACKAGES = "nginx libnginx-mod-http-lua haproxy"
+"""What Debian calls those that no Python package brings; `.ci/run` installs them."""
+
+NGINX_FILES = " ".join(f"{name}_temp_path {name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+"""So that nginx needs no directory of the system's."""
 
 
 @dataclass
@@ -75,6 +81,9 @@ class Proxy:
 
     def spawn(self, agent_socket: Path, provider_url: str) -> None:
         """Run the example as it is, but for where the agent, the provider and the proxy itself are."""
+        name, *arguments = self.kind.command
+        command = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+        assert command is not None, f"{name} is missing: apt-get install {PACKAGES}"
         shutil.copytree(EXAMPLES / self.kind.name, self.folder)
         self.customers = self.customers or [f"{self.kind.name}-{number}" for number in range(CUSTOMERS)]
         keys = self.folder / self.kind.keys
@@ -87,6 +96,7 @@ class Proxy:
             text = path.read_text()
             for said, meant in (
                 ("/run/allotment/http.sock", str(agent_socket)),
+                ("\nhttp {", "\nhttp { " + NGINX_FILES),
                 ("127.0.0.1:9000", provider_url.removeprefix("http://")),
                 ("127.0.0.1:8080", f"127.0.0.1:{self.port}"),
                 ("port_value: 9000", f"port_value: {provider_url.rpartition(':')[2]}"),
@@ -94,7 +104,7 @@ class Proxy:
             ):
                 text = text.replace(said, meant)
             path.write_text(text)
-        self.program = Program(self.kind.command, self.folder / "out.log", {}, cwd=self.folder)
+        self.program = Program([command, *arguments], self.folder / "out.log", {}, cwd=self.folder)
         self.program.spawn()
 
     def answers(self) -> None:
