@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -286,4 +287,18 @@ def test_many_events_of_many_customers_go_in_pieces_and_add_up(admin: Any, sende
     assert send(sender, *batch)["results"] == {"accepted": EVENTS_MAX}
     assert send(sender, *batch)["results"] == {"duplicate": EVENTS_MAX}
     assert used(admin)["tokens"] == used(admin, "globex")["tokens"] == EVENTS_MAX // 2
+    assert database.read(check_books) == []
+
+
+@both_databases
+def test_many_who_send_the_same_at_once_count_it_once(admin: Any, sender: Any, database: Any) -> None:
+    batches = [
+        [event(f"call-{number}", ("acme", "globex")[number % 2]) for number in range(start, start + 40)]
+        for start in (0, 20, 40, 0, 20, 40)
+    ]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        answers = list(pool.map(lambda batch: send(sender, *batch), batches))
+    told = [result for answer in answers for result in results(answer)]
+    assert (told.count("accepted"), told.count("duplicate")) == (80, 160)
+    assert used(admin)["each"] + used(admin, "globex")["each"] == 80
     assert database.read(check_books) == []
