@@ -12,7 +12,7 @@ import openai
 from google import genai
 
 import allotment
-from tests.faults.programs import Agent, ControlPlane
+from tests.faults.programs import NO_TLS, Agent, ControlPlane
 from tests.faults.provider import Provider, Seen
 
 MESSAGES = [{"role": "user", "content": "What is the capital of the UK?"}]
@@ -63,6 +63,10 @@ class Stage:
         if kind is genai.Client:
             return genai.Client(api_key="k", http_options={"base_url": self.provider.url, "headers": self.play(**play)})
         version = "" if kind in (anthropic.Anthropic, anthropic.AsyncAnthropic) else "/v1"
+        if "http_client" not in options:  # one that does not read the authorities which plain HTTP does not need
+            waits = kind.__name__.startswith("Async")
+            make = openai.DefaultAsyncHttpxClient if waits else openai.DefaultHttpxClient
+            options["http_client"] = make(verify=NO_TLS)
         return kind(
             **{"api_key": "k", "base_url": self.provider.url + version, "max_retries": 0, **options},
             default_headers=self.play(**play),

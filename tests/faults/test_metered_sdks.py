@@ -71,7 +71,7 @@ def told(agent: Agent, plane: Any, provider: Provider, wait_until: Any) -> dict[
 
 @story
 def whole(stage: Stage) -> Any:
-    with stage.client(file="openai-chat-1.json") as client:
+    with stage.metered(stage.sdk(http_client=None)) as client:  # the SDK makes its own, and closes it
         return create(client, max_tokens=100)
 
 
@@ -608,10 +608,19 @@ def test_a_stream_is_cut_when_its_limit_is_reached_and_its_sdk_says_why(
 # -- the agent goes meanwhile
 
 
+@pytest.fixture(scope="module")
+def mortal(run: Any, plane: Any) -> Iterator[Agent]:
+    number = secrets.token_hex(3)
+    one = Agent(run.root / number, plane, f"agent-{number}")
+    run.agents.append(one)
+    yield one
+    one.kill()
+
+
 def test_a_stream_whose_agent_is_killed_and_started_again_is_counted_exactly(
-    make_agent: Any, plane: Any, provider: Provider, wait_until: Any
+    mortal: Agent, plane: Any, provider: Provider, wait_until: Any
 ) -> None:
-    agent = make_agent(plane).start()
+    agent = mortal.start()
     stage = Stage(agent, plane, provider, plane.customer(), "ann")
     with stage.client(file=STREAM, step=400, pause=0.01) as client:
         answer = iter(create(client, stream=True))
@@ -626,9 +635,9 @@ def test_a_stream_whose_agent_is_killed_and_started_again_is_counted_exactly(
 
 
 def test_a_stream_whose_agent_stays_away_gets_no_more_than_was_held(
-    make_agent: Any, plane: Any, provider: Provider
+    mortal: Agent, plane: Any, provider: Provider
 ) -> None:
-    agent = make_agent(plane).start()
+    agent = mortal if mortal.program is not None and mortal.program.alive else mortal.start()
     stage = Stage(agent, plane, provider, plane.customer())
     text = ("data: " + json.dumps(LONG[openai.OpenAI]) + "\n\n") * 200
     sdk = stage.sdk(play={"file": "x.sse", "text": text, "step": 700})
