@@ -7,7 +7,7 @@ import re
 # What is known to cost nothing, or is charged when its result is made use of. All else that is posted is metered: a
 # path that nobody here knows yet may cost.
 _FREE = re.compile(
-    r"(/count_tokens|:countTokens|/input_tokens|/tokenize|/cancel)\Z"
+    r"(/count_tokens|:countTokens|/input_tokens|/tokenize|/cancel|/oauth2?/token)\Z"
     r"|/(files|uploads|batches|vector_stores|fine_tuning|containers|moderations|cachedContents)(/|\Z|\?)"
 )
 # Only of a path that means the same to everybody: others may be put together again on their way.

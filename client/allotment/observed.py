@@ -138,6 +138,7 @@ class ObservedCall:
         """
         self._unfed += chunk
         if len(self._unfed) >= self._due:
+            cut = None
             try:
                 cut = yield from self._feed_all()
             except AllotmentError as problem:

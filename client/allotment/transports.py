@@ -70,7 +70,7 @@ class Meter(NamedTuple):
             body = asked
             headers["content-length"] = str(len(body))
         said = headers.get("content-length", "")
-        size = len(body) if body is not None else int(said) if said.isdecimal() else 0
+        size = len(body) if body is not None else int(said[:15]) if said.isdecimal() else 0
         shown = body if body is not None and size <= BODY_BYTES_MAX else None
         hides = asked is not None
         sent = Sent(self.family, self.provider, path[:2048], kind[:256], shown, size, self.worst, hides, fetches)
