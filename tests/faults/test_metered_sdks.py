@@ -13,6 +13,7 @@ import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,29 @@ def nobody(_: Stage) -> None:
 
 STORIES |= {"whose": whose, "nobody": nobody}
 COUNTS |= {"whose": 2, "nobody": 1}
+
+
+@story
+def threads(stage: Stage) -> Any:
+    with stage.client(file=STREAM, step=300) as client, ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(lambda: list(create(client, stream=True))) for _ in range(16)]
+        return [call.result() for call in calls]
+
+
+@story
+def tasks(stage: Stage) -> Any:
+    async def calls() -> Any:
+        async with stage.client(openai.AsyncOpenAI, file=STREAM, step=300) as client:
+
+            async def one() -> list[Any]:
+                return [chunk async for chunk in await create(client, stream=True)]
+
+            return await asyncio.gather(*[one() for _ in range(16)])
+
+    return asyncio.run(calls())
+
+
+COUNTS |= {"threads": 16, "tasks": 16}
 
 
 @story
@@ -451,6 +475,16 @@ def test_a_block_says_whose_calls_are_and_threads_know_it_where_context_goes(tol
         assert event["subject"] == {"user": "whose", "workspace": "w", "role": "r"}
         assert event["tags"] == {"team": "blue", "app": "a"}
     assert told["nobody"].event["tags"] == {"team": "red", "app": "a"}
+
+
+@pytest.mark.parametrize("name", ["threads", "tasks"])
+def test_many_at_once_share_a_client_and_are_counted_each(told: dict[str, Told], name: str) -> None:
+    one = told[name]
+    assert one.error is None
+    assert len({str(chunks) for chunks in one.result}) == 1
+    used = {(event["amounts"]["input_tokens"], event["amounts"]["output_tokens"]) for event in one.events}
+    assert used == {USED_BY_STREAM[:2]}
+    assert len({event["event"] for event in one.events}) == 16
 
 
 def test_metered_twice_is_counted_once_and_copies_are_metered_too(told: dict[str, Told]) -> None:
