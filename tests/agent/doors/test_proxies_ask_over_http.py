@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from protocol.entitlements import Limit
 from protocol.windows import WindowKind
@@ -314,3 +316,40 @@ def test_trailers_say_nothing(way):
             said = http.responses()
     assert said[0].status == 200
     assert held(way).amounts["requests"] == 1
+
+
+NAMES = [
+    *(f"x-allotment-{name}" for name in (
+        "customer", "feature", "user", "workspace", "role", "tags", "model", "provider", "amounts", "body-bytes",
+        "settles", "outcome", "status", "answer-bytes",
+    )),
+    "x-forwarded-method", "x-forwarded-uri", "x-envoy-auth-partial-body", "content-type", "content-encoding",
+    "authorization",
+]  # fmt: skip
+ODD = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=40)
+LIKELY = st.sampled_from([
+    "acme", "chat", "0", "7", "1" * 17, "yes", "no", "complete", "aborted", "unsent", "requests=1", "a=1,b=2", "a=b,c",
+    "=", "POST", "/v1/files", "/v1/chat", "true", "gzip", "Bearer k",
+])  # fmt: skip
+PATHS = ["/v1/authz", "/v1/authz/v1/chat", "/v1/settle/authz-1", "/v1/settle/", "/v1/authz/../settle/x"]
+BODIES = [b"{}", b'{"model": 7}', b'{"usage": {"input_tokens": 3}}', b"data: [DONE]"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    path=st.sampled_from(PATHS),
+    headers=st.dictionaries(st.sampled_from(NAMES), ODD | LIKELY, max_size=8),
+    method=st.sampled_from(["POST", "POST", "GET", "PATCH"]),
+    body=st.binary(max_size=60) | st.sampled_from(BODIES),
+)
+def test_whatever_is_said_is_answered(open_way, path, headers, method, body):
+    pairs = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    raw = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n{pairs}\r\n".encode("latin-1")
+    http = open_way.http()
+    said = http.feed(raw + body)
+    if not said:
+        open_way.catch_up()
+        open_way.pass_time(60_000)
+        said = http.responses()
+    (response,) = said
+    assert response.status < 500 or response.json["code"] in ("lease_unavailable", "overloaded")
