@@ -15,7 +15,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAI
 
 import allotment
 from allotment import AgentUnavailable, AsyncClient, Blocked, Client
@@ -140,6 +140,22 @@ def test_every_way_of_calling_is_counted_once(chain: Chain, way: str) -> None:
     counted = chain.counted()
     assert (counted["requests"], counted["output_tokens"]) == (1, usage["completion_tokens"])
     assert len(chain.provider.seen) == 1
+
+
+def test_a_completion_model_is_counted_too(chain: Chain) -> None:
+    text = json.dumps({
+        "id": "c", "object": "text_completion", "created": 1, "model": "gpt-3.5-turbo-instruct",
+        "choices": [{"index": 0, "text": "London", "finish_reason": "stop", "logprobs": None}],
+        "usage": {"prompt_tokens": 6, "completion_tokens": 1, "total_tokens": 7},
+    })  # fmt: skip
+    model = OpenAI(
+        api_key="k", base_url=f"{chain.provider.url}/v1", default_headers={"x-play": json.dumps({"text": text})},
+        callbacks=[chain.callback], metadata={"allotment_customer": chain.customer},
+    )  # fmt: skip
+    assert model.invoke("The capital of the UK is") == "London"
+    event = chain.event()
+    assert event["amounts"] == {"requests": 1, "input_tokens": 6, "output_tokens": 1}
+    assert (event["usage_source"], event["model"]) == ("provider", "gpt-3.5-turbo-instruct")
 
 
 def test_a_blocking_callback_serves_async_code_too(chain: Chain) -> None:

@@ -207,6 +207,17 @@ def test_anthropics_client_streams_and_is_counted_with_its_cache_and_every_pass(
     assert event["provider"] == "anthropic"
 
 
+def test_responses_are_counted_too(gateway: Gateway) -> None:
+    play = {"extra_headers": {"x-play": json.dumps({"file": "openai-responses-stream-2.sse", "step": 300})}}
+    stream = gateway.client().responses.create(model="gpt-4o", input="Hello", stream=True, extra_body=play)
+    (usage,) = [event.response.usage for event in stream if event.type == "response.completed"]
+    event = gateway.event()
+    assert event["amounts"] == {
+        "requests": 1, "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens,
+    }  # fmt: skip
+    assert (event["usage_source"], event["outcome"]) == ("provider", "complete")
+
+
 def test_embeddings_are_counted_too(gateway: Gateway) -> None:
     text = json.dumps({
         "object": "list", "model": "text-embedding-3-small", "usage": {"prompt_tokens": 5, "total_tokens": 5},
