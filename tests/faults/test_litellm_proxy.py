@@ -93,6 +93,7 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def proxy(run: Any, plane: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    assert LITELLM.exists(), "its virtual environment is made by `make test`, or alone by `make .venv-litellm/.ready`"
     number = secrets.token_hex(3)
     agent = Agent(run.root / number, plane, f"agent-{number}").spawn()
     run.agents.append(agent)
