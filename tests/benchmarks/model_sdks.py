@@ -52,24 +52,29 @@ class Clients:
         return self.sdk(kind, self._proxy_url).with_options(default_headers=HEADERS)
 
 
-def blocking(bench: Clients, calls: int, rounds: int) -> tuple[dict[str, list[float]], int]:
-    """Seconds a whole answer takes, by way; and how many of them were metered."""
+def blocking(bench: Clients, calls: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, float], int]:
+    """Seconds a whole answer takes, by way; the caller's own CPU for one, in milliseconds; how many were metered."""
     ways = {
         "bare": bench.sdk(openai.OpenAI),
         "metered": bench.metered(openai.OpenAI),
         "through the proxy": bench.proxied(openai.OpenAI),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
+    cpu_s = dict.fromkeys(ways, 0.0)
     for number in range(rounds + 1):
         for name, client in ways.items():
+            before_s = time.process_time()
             for _ in range(calls if number else 20):  # first: leases come, pools fill, code warms up
                 begun = time.perf_counter()
                 client.chat.completions.create(model="whole", messages=MESSAGES)
                 if number:
                     found[name].append(time.perf_counter() - begun)
+            if number:
+                cpu_s[name] += time.process_time() - before_s
     for client in ways.values():
         client.close()
-    return found, 2 * (calls * rounds + 20)
+    cpu_ms = {name: spent_s / (calls * rounds) * 1e3 for name, spent_s in cpu_s.items()}
+    return found, cpu_ms, 2 * (calls * rounds + 20)
 
 
 async def streams(client: Any, count: int) -> tuple[list[float], list[float]]:
@@ -102,8 +107,8 @@ def main() -> int:
         found = Stand(work, sockets, undo, others=False)
         clients = Clients(found, sockets)
         say(f"{asked.rounds} rounds of {asked.calls} whole answers in turn")
-        times, metered = blocking(clients, asked.calls, asked.rounds)
-        whole = {name: summary(one) for name, one in times.items()}
+        times, cpu_ms, metered = blocking(clients, asked.calls, asked.rounds)
+        whole = {name: summary(one) | {"cpu_ms": cpu_ms[name]} for name, one in times.items()}
         say(f"{asked.streams} streams at once")
         by_way: dict[str, dict[str, Any]] = {}
         for name, make in (("bare", clients.sdk), ("metered", clients.metered)):
@@ -119,12 +124,13 @@ def main() -> int:
 
 
 def _show(result: dict[str, Any]) -> None:
-    table = Table("", "p50 ms", "p99 ms", box=SIMPLE_HEAD)
+    table = Table("", "p50 ms", "p99 ms", "caller's CPU ms", box=SIMPLE_HEAD)
     rows = [(f"whole answer, {name}", one) for name, one in result["whole"].items()]
     for name, one in result["streams"].items():
         rows += [(f"stream, first piece, {name}", one["first"]), (f"stream, end, {name}", one["last"])]
     for name, one in rows:
-        table.add_row(name, f"{one['p50_ms']:.2f}", f"{one['p99_ms']:.2f}")
+        cpu = f"{one['cpu_ms']:.2f}" if "cpu_ms" in one else ""
+        table.add_row(name, f"{one['p50_ms']:.2f}", f"{one['p99_ms']:.2f}", cpu)
     Console().print(table)
     say("the ledger says what the provider said" if result["exact"] else f"the ledger says {result['used']}")
 
