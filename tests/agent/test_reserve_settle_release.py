@@ -331,6 +331,15 @@ def test_single_call_bounds_need_no_lease(bench) -> None:
     assert "61" in refused.message
 
 
+def test_who_has_no_limit_is_never_refused_not_even_while_nobody_can_be_asked(bench) -> None:
+    bench.entitle()
+    for number, down in enumerate([False, True, True]):
+        bench.books.uplink_down = down
+        reply = hold(bench, f"r{number}", amount=2**52)
+        assert (reply.decision, reply.limiting, reply.breakdown) == (Verdict.ALLOW, None, ())
+        assert finish(bench, f"r{number}", amount=2**52).amounts["output_tokens"] == 2**52
+
+
 def test_misspelt_meter_is_refused_by_name(bench) -> None:
     bench.entitle(DAY_TOKENS)
     hold(bench)

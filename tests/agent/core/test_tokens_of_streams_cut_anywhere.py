@@ -140,6 +140,18 @@ def test_amazons_framing_of_invoke_comes_to_the_same(name: str) -> None:
     assert read(*(data[at : at + 11] for at in range(0, len(data), 11))) == expected
 
 
+def test_what_bedrock_says_again_at_the_end_of_an_invoke_stream_is_not_added() -> None:
+    lines = events(STREAMS["anthropic-messages-stream-5.sse"])
+    expected = usage_of(STREAMS["anthropic-messages-stream-5.sse"])
+    tokens = expected.tokens
+    output = tokens.get("output", 0) + tokens.get("reasoning", 0)
+    again = {"inputTokenCount": tokens["input"], "outputTokenCount": output, "invocationLatency": 9}
+    last = json.loads(lines[-1]) | {"amazon-bedrock-invocationMetrics": again}
+    found = [*lines[:-1], json.dumps(last).encode()]
+    usage = read(*(event("chunk", {"bytes": base64.b64encode(one).decode()}) for one in found))
+    assert (usage.tokens, usage.usage_source, usage.troubles) == (tokens, UsageSource.PROVIDER, ())
+
+
 CONVERSE = (
     event("messageStart", {"role": "assistant"})
     + event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "Grüße"}})

@@ -83,6 +83,17 @@ def test_usage_may_stand_on_a_chunk_of_its_own_or_with_a_choice_or_on_every_one(
         assert usage.troubles == ()
 
 
+def test_what_was_cached_and_reasoned_counts_wherever_the_usage_stands() -> None:
+    said = SAID | {"prompt_tokens_details": {"cached_tokens": 6}, "completion_tokens_details": {"reasoning_tokens": 3}}
+    for stream in (
+        (CHUNK, LAST, USAGE | {"usage": said}, "[DONE]"),
+        (CHUNK, LAST | {"usage": said}, "[DONE]"),
+        (CHUNK | {"usage": said}, LAST | {"usage": said}, USAGE | {"usage": said}, "[DONE]"),
+        (CHUNK, LAST | {"usage": said}, USAGE | {"usage": None}, "[DONE]"),
+    ):
+        assert read(sse(*stream)).tokens == {"input": 3, "cache_read": 6, "output": 1, "reasoning": 3}
+
+
 def test_continuous_usage_of_an_aborted_stream_is_a_lower_bound() -> None:
     usage = read(sse(CHUNK | {"usage": SAID}))
     assert (usage.tokens, usage.usage_source) == ({"input": 9, "output": 4}, UsageSource.NONE)

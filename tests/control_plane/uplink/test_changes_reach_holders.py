@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from control_plane.operations.reclaim_leases import SWEEPS, close_beyond_window, expire_silent, leave_lost_in_limbo
 from control_plane.store import changes, tables
+from control_plane.store.database import Database
 from protocol.leases import LeaseReport, Recall
 from protocol.uplink_messages import CustomerSync
 
@@ -100,6 +101,24 @@ def test_sweeping_twice_changes_nothing(world: Any, day: Any) -> None:
     for _ in range(2):
         counts = [sweep(world, step) for step in SWEEPS]
     assert counts == [0] * len(SWEEPS)
+
+
+def test_replicas_that_sweep_at_the_end_of_a_window_leave_the_next_one_as_it_is(world: Any) -> None:
+    """Other gateways reset counters by a job; the second replica's then wipes what the new window has used already."""
+    minute = world.limit(amount=100, window="minute")
+    world.customer("acme", minute)
+    agent = world.agent()
+    world.agent().borrow("acme", minute, 40)  # and is never heard of again
+    world.clock.advance(60_000)
+    agent.upload(world.event("acme", {"requests": 70}, at_ms=world.clock.now_ms()))
+    other = type(world)(Database(world.database.url.render_as_string(hide_password=False)), world.clock)
+    for replica in (world, other, world):
+        for step in SWEEPS:
+            sweep(replica, step)
+        assert agent.ask("acme", minute, 31).denials
+        assert world.books() == []
+    other.database.dispose()
+    assert agent.borrow("acme", minute, 30)
 
 
 def test_capacity_that_comes_back_is_announced_when_somebody_was_short(world: Any, day: Any) -> None:
