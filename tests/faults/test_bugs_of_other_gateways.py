@@ -70,7 +70,7 @@ def test_first_calls_at_once_on_two_hosts_get_what_is_left_and_not_one_more(
 
     def ask(client: Client) -> Any:
         together.wait(10)
-        return client.reserve(customer, "chat", deadline_ms=8_000, **who)
+        return client.reserve(customer, "chat", deadline_ms=15_000, **who)
 
     with hosts[0].client(timeout_s=20) as one, hosts[1].client(timeout_s=20) as two, ThreadPoolExecutor(24) as pool:
         decisions = list(pool.map(ask, [one, two] * 12))
@@ -92,14 +92,19 @@ def test_no_more_of_a_burst_reaches_the_provider_than_may(proxied: Proxied) -> N
     headers = proxied.headers(file="openai-chat-stream-1.sse", step=2_000, pause=0.3)
     together = threading.Barrier(16)
 
-    def post(_: int) -> httpx.Response:
-        together.wait(10)
+    def post() -> httpx.Response:
         return httpx.post(proxied.url("openai") + "/v1/chat/completions", json=CHAT, headers=headers, timeout=20)
 
+    def at_once(_: int) -> httpx.Response:
+        together.wait(10)
+        return post()
+
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(post, range(16)))
-    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [402] * 11
+        answers = list(pool.map(at_once, range(16)))
+    assert {answer.status_code for answer in answers} <= {200, 402, 503}, "503 only while the control plane is slow"
     assert all("'five'" in answer.json()["detail"] for answer in answers if answer.status_code == 402)
+    assert len(proxied.provider.seen) <= 5
+    proxied.until("what is left is used", lambda: post().status_code == 402)
     assert len(proxied.provider.seen) == 5
     proxied.events(5)
 
