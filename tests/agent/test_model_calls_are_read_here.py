@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -159,6 +160,31 @@ def test_a_call_that_the_agent_has_forgotten_is_told_again_and_counted_once(
     assert caller.say(end).duplicate
     assert len(caller.bench.books.reservations) == 0
     assert len(caller.counted()) == 1
+
+
+def test_a_bedrock_stream_that_is_left_before_its_last_event_costs_what_came_of_it(caller: Caller) -> None:
+    def event(kind: str, payload: Any) -> bytes:
+        """In Amazon's framing."""
+        headers = b"".join(
+            bytes([len(name)]) + name + b"\x07" + len(value).to_bytes(2, "big") + value
+            for name, value in ((b":message-type", b"event"), (b":event-type", kind.encode()))
+        )
+        body = json.dumps(payload).encode()
+        prelude = (16 + len(headers) + len(body)).to_bytes(4, "big") + len(headers).to_bytes(4, "big")
+        data = prelude + crc32(prelude).to_bytes(4, "big") + headers + body
+        return data + crc32(data).to_bytes(4, "big")
+
+    path = "/model/anthropic.claude-x/converse-stream"
+    caller.begin(path=path, provider="bedrock", body=b'{"messages": [{"content": [{"text": "Hello you"}]}]}')
+    delta = {"contentBlockIndex": 0, "delta": {"text": "lorem ipsum " * 20}}
+    came = event("messageStart", {"role": "assistant"}) + event("contentBlockDelta", delta)
+    headers = {"content-type": "application/vnd.amazon.eventstream"}
+    caller.say(Feed(reservation="r", body=came, headers=headers))
+    caller.say(End(reservation="r", status=200, whole=False, offset=len(came)))
+    (said,) = caller.counted()
+    assert (said.usage_source, said.outcome) == ("estimated", "aborted")
+    assert said.tokens["input"] > 0
+    assert said.tokens["output"] > 40
 
 
 def test_a_call_on_its_way_is_counted_although_it_is_refused_by_now(bench: Any) -> None:
