@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.core.problem_details import details
 from protocol.codec import encode_json
 from protocol.decisions import Decision
 from protocol.local_messages import ErrorReply
@@ -14,4 +15,7 @@ def last_words(provider: str, why: Decision | ErrorReply) -> bytes:
     error = {"message": message, "type": code, "code": code, "param": None}
     if provider == "anthropic":
         return b"event: error\ndata: " + encode_json({"type": "error", "error": error}) + b"\n\n"
+    if provider == "gemini":
+        said = {"code": details(why).status, "message": message, "status": code}  # a number: its clients compare it
+        return b"data: " + encode_json({"error": said}) + b"\n\n"
     return b"data: " + encode_json({"error": error}) + b"\n\n"

@@ -196,18 +196,17 @@ class Forwarder:
     ) -> bool:
         """Pass the answer on as it comes; whether all of it came."""
         events = response.headers.get("content-type", "").startswith("text/event-stream")
-        hider = UsageHider() if prepared.hides_usage and events else None
+        hider = UsageHider(hides=prepared.hides_usage) if events else None
         if watched is not None:
             watched.answered({name.lower(): value for name, value in response.headers.items()})
-        await caller.begin(
-            response.status_code, headers.of_answer(response.headers.raw, ours, shortened=hider is not None or events)
-        )
+        await caller.begin(response.status_code, headers.of_answer(response.headers.raw, ours, shortened=events))
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for chunk in response.stream:
             if watched is not None:
                 watched.feed(chunk, self._extend)
                 if watched.cut is not None:
-                    await caller.send(last_words(target.provider, watched.cut))
+                    last = last_words(target.provider, watched.cut)
+                    await caller.send(last if hider is None else hider.cut(last))
                     await caller.end()
                     return False
             shown = chunk if hider is None else hider.feed(chunk)

@@ -1,6 +1,8 @@
-"""Takes one chunk out of a stream: the one that only says what was used, when the caller did not ask for it. Pure.
+"""Server-sent events on their way to a caller: whole ones only, and without the one that only says what was used where
+the caller did not ask for it. Pure.
 
-Applications that read ``chunk.choices[0]`` break on a chunk without choices.
+Applications that read ``chunk.choices[0]`` break on a chunk without choices; and a stream that is cut must end between
+two events, so that the last words are read.
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
 class UsageHider:
-    """Passes server-sent events on, but for the one that has usage and no choices.
+    """Passes server-sent events on, but (``hides``) for the one that has usage and no choices.
 
     Whole events leave at once. Of an event that has not come to its end, the beginning is kept, up to
     ``EVENT_BYTES_MAX``.
     """
 
-    __slots__ = ("_kept", "_passing")
+    __slots__ = ("_hides", "_kept", "_passing")
 
-    def __init__(self) -> None:
+    def __init__(self, *, hides: bool = True) -> None:
+        self._hides = hides
         self._kept = b""
         self._passing = False
 
@@ -34,7 +37,7 @@ class UsageHider:
         rest = self._kept + chunk
         while end := _END.search(rest):
             event, rest = rest[: end.end()], rest[end.end() :]
-            if self._passing or not _is_usage(event):
+            if self._passing or not (self._hides and _is_usage(event)):
                 out.append(event)
             self._passing = False
         if len(rest) > EVENT_BYTES_MAX or self._passing:
@@ -48,7 +51,12 @@ class UsageHider:
     def close(self) -> bytes:
         """No more bytes come: what was kept, unless it is what is hidden."""
         rest, self._kept = self._kept, b""
-        return b"" if not self._passing and _is_usage(rest) else rest
+        return b"" if not self._passing and self._hides and _is_usage(rest) else rest
+
+    def cut(self, last: bytes) -> bytes:
+        """No more bytes may come: what ends the stream instead of what was kept."""
+        self._kept = b""
+        return b"\n\n" + last if self._passing else last
 
 
 def _is_usage(event: bytes) -> bool:

@@ -342,6 +342,28 @@ def test_a_stream_is_cut_when_its_limit_is_reached(proxied: Proxied) -> None:
     assert event["outcome"] == "aborted"
 
 
+def test_a_stream_that_is_cut_is_an_error_of_anthropics_and_of_googles_clients(proxied: Proxied) -> None:
+    proxied.plane.plan("shorter", ("out", "output_tokens", 600, "month"))
+    words = "lorem ipsum " * 20
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": words}}
+    events = f"event: content_block_delta\ndata: {json.dumps(delta)}\n\n"
+    proxied.customer = proxied.plane.customer("shorter")
+    headers = proxied.headers(file="x.sse", text=events * 200, step=500, pause=0.005)  # between two pieces of an event
+    client = anthropic.Anthropic(
+        api_key="k", base_url=proxied.url("anthropic"), max_retries=0, default_headers=headers
+    )  # fmt: skip
+    with pytest.raises(anthropic.APIStatusError, match="gets no more"):
+        list(client.messages.create(model="m", max_tokens=9_000, messages=MESSAGES, stream=True))
+    chunk = {"candidates": [{"content": {"parts": [{"text": words}], "role": "model"}, "index": 0}]}
+    proxied.customer = proxied.plane.customer("shorter")
+    headers = proxied.headers(file="x.sse", text=f"data: {json.dumps(chunk)}\n\n" * 200, step=500, pause=0.005)
+    google = genai.Client(api_key="k", http_options={"base_url": proxied.url("gemini"), "headers": headers})
+    with pytest.raises(genai.errors.APIError, match="gets no more") as cut:
+        list(google.models.generate_content_stream(model="m", contents="Hello"))
+    assert cut.value.code == 402
+    proxied.events()
+
+
 @pytest.mark.parametrize(
     ("leave_out", "status", "field"),
     [("x-allotment-customer", 400, "x-allotment-customer"), ("x-allotment-feature", 400, "x-allotment-feature")],

@@ -77,6 +77,9 @@ def test_whole_events_leave_at_once_and_long_ones_are_not_kept():
     assert len(hider.feed(long)) >= len(long) - 3
     assert hider.feed(b'"}\n\n' + USAGE).endswith(b'"}\n\n')
     assert hider.close() == b""
+    shows = UsageHider(hides=False)
+    assert shows.feed(USAGE + WORD[:9]) == USAGE
+    assert shows.cut(DONE) == DONE, "and not after half an event"
 
 
 def test_headers_of_one_connection_stay_there():
