@@ -109,7 +109,7 @@ def _examples(undo: ExitStack, work: Path, provider: int, sockets: Path) -> list
         proxy = Proxy(kind, work / kind.name, customers=[CUSTOMER])
         proxy.spawn(sockets / "http.sock", f"http://127.0.0.1:{provider}")
         assert proxy.program is not None
-        undo.callback(proxy.program.kill)
+        undo.callback(proxy.program.stop)  # a killed nginx would leave its workers
         proxy.answers()
         found.append(Way(f"{kind.name}, asking", proxy.port, headers={"authorization": f"Bearer key-of-{CUSTOMER}"}))
     return found
