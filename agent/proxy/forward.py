@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol
 
+import h11
 import httpx
 import trio
 
@@ -28,6 +30,10 @@ NO_HEADERS: Headers = []
 CONNECT_S = 10.0
 SILENCE_S = 600.0
 """So long a provider may think before the first byte, and between two: as the official clients wait."""
+
+
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError, h11.LocalProtocolError)
+"""A caller that has left, or speaks something else."""
 
 
 class Asked:
@@ -59,6 +65,36 @@ class Caller(Protocol):
 
     async def break_off(self) -> None:
         """The rest never comes: so that the caller sees an answer that is cut short, not one that ended."""
+
+
+class _Patient:
+    """A caller whose leaving changes nothing: an answer that comes whole is billed whole, whoever waits for it."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._gone = False
+
+    async def refuse(self, reply: Reply, more: Headers = NO_HEADERS) -> None:
+        await self._try(partial(self._caller.refuse, reply, more))
+
+    async def begin(self, status: int, names: Headers) -> None:
+        await self._try(partial(self._caller.begin, status, names))
+
+    async def send(self, chunk: bytes) -> None:
+        await self._try(partial(self._caller.send, chunk))
+
+    async def end(self) -> None:
+        await self._try(self._caller.end)
+
+    async def break_off(self) -> None:
+        await self._try(self._caller.break_off)
+
+    async def _try(self, say: Callable[[], Awaitable[None]]) -> None:
+        if not self._gone:
+            try:
+                await say()
+            except GONE:
+                self._gone = True
 
 
 class Watched(Protocol):
@@ -112,6 +148,7 @@ class Forwarder:
         self._bound = bound
         self._lines = lines
         self._answers = Answers()
+        self._kept: set[trio.CancelScope] = set()
         self._vendor_headers = vendor_headers
         self._estimates = estimates
 
@@ -134,7 +171,20 @@ class Forwarder:
             return
         assert isinstance(reply, Decision)
         ours = ratelimit(reply) + vendor_ratelimit(limits)
-        await self._pass_on(asked, target, prepared, caller, metered, ours)
+        if told.streams:  # left at once, the provider stops, and bills what it has put out
+            await self._pass_on(asked, target, prepared, caller, metered, ours)
+            return
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SILENCE_S) as kept:
+            self._kept.add(kept)
+            try:
+                await self._pass_on(asked, target, prepared, _Patient(caller), metered, ours)
+            finally:
+                self._kept.discard(kept)
+
+    def abandon(self) -> None:
+        """Wait for no answer any longer."""
+        for kept in self._kept:
+            kept.cancel()
 
     def _fetched(self, asked: Asked, target: Target, named: Mapping[bytes, bytes]) -> Watched | None:
         """What may be told now of something that was begun before. Raises: Violation: nobody's batch."""

@@ -16,7 +16,7 @@ import trio
 
 from agent.core.problem_details import REASONS, Headers, details
 from agent.proxy.admission import Dispatch, Ending, Settler
-from agent.proxy.forward import NO_HEADERS, Asked, Forwarder
+from agent.proxy.forward import GONE, NO_HEADERS, Asked, Forwarder
 from protocol.codec import encode_json
 from protocol.local_messages import ErrorReply, Problem, Reply
 from protocol.violations import Violation
@@ -36,9 +36,6 @@ UNREAD_S = 120.0
 
 REQUEST_S = 60.0
 """How long a request may take to arrive."""
-
-GONE = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError, h11.LocalProtocolError)
-"""A caller that has left, or speaks something else."""
 
 LOCAL_HOSTS = (b"localhost", b"127.0.0.1", b"[::1]")
 
@@ -86,6 +83,7 @@ class Proxy:
             while self._calls:  # noqa: ASYNC110 - calls end by themselves, and nothing is in a hurry here
                 await trio.sleep(0.02)
         self._serving.cancel()
+        self._forwarder.abandon()
         with trio.move_on_after(2.0):
             while self._settling is not None and self._settling.child_tasks:  # noqa: ASYNC110
                 await trio.sleep(0.02)

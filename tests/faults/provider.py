@@ -68,6 +68,7 @@ class _Play(socketserver.StreamRequestHandler):
         if "hang" in play:  # never answers: waits for the caller to go
             self.connection.settimeout(play["hang"])
             return "went" if self.connection.recv(1) == b"" else None
+        time.sleep(play.get("wait", 0))
         name = play.get("file", self.server.plays)
         answer = play["text"].encode() if "text" in play else (RECORDED / name).read_bytes()
         answer = answer.replace(b"0.5,", b"0.5," * play.get("stretch", 1))

@@ -7,12 +7,19 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import openai
 
 from tests.faults.programs import Agent, a_free_port
 from tests.faults.provider import Provider
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Client = TypeVar("Client", bound=Closable)
 
 
 @dataclass
@@ -25,6 +32,7 @@ class Proxied:
     port: int
     customer: str = ""
     until: Callable[..., Any] = field(default=lambda *_: None)
+    clients: list[Closable] = field(default_factory=list)
 
     def url(self, provider: str) -> str:
         return f"http://127.0.0.1:{self.port}/{provider}"
@@ -39,9 +47,20 @@ class Proxied:
         }
 
     def openai(self, **play: Any) -> openai.OpenAI:
-        return openai.OpenAI(
-            api_key="sk-test", base_url=self.url("openai") + "/v1", default_headers=self.headers(**play), max_retries=0
-        )
+        headers, url = self.headers(**play), self.url("openai") + "/v1"
+        return self.kept(openai.OpenAI(api_key="sk-test", base_url=url, default_headers=headers, max_retries=0))
+
+    def kept(self, client: Client) -> Client:
+        """Closed at the end, whatever becomes of its calls."""
+        self.clients.append(client)
+        return client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self.clients:
+            client.close()
 
     def events(self, count: int = 1) -> list[dict[str, Any]]:
         """The customer's events, once there are so many."""

@@ -46,10 +46,11 @@ def hosts(run: Any, plane: Any, provider: Provider) -> Iterator[tuple[Agent, Age
 
 
 @pytest.fixture
-def proxied(hosts: tuple[Agent, Agent, int], plane: Any, provider: Provider) -> Proxied:
+def proxied(hosts: tuple[Agent, Agent, int], plane: Any, provider: Provider) -> Iterator[Proxied]:
     agent, _, port = hosts
     provider.seen.clear()
-    return Proxied(agent, plane, provider, port, plane.customer(), lambda _, holds: agent.told(holds))
+    with Proxied(agent, plane, provider, port, plane.customer(), lambda _, holds: agent.told(holds)) as proxied:
+        yield proxied
 
 
 # -- calls that begin at once
@@ -182,10 +183,10 @@ def test_limits_move_by_exactly_what_the_ledger_says(proxied: Proxied) -> None:
     """Whole, streamed, in Anthropic's words, failed and left: what is enforced is what is recorded, by tokens."""
     proxied.openai(file="openai-chat-1.json").chat.completions.create(**CHAT)
     list(proxied.openai(file="openai-chat-stream-1.sse").chat.completions.create(**CHAT, stream=True))
-    claude = anthropic.Anthropic(
+    claude = proxied.kept(anthropic.Anthropic(
         api_key="k", base_url=proxied.url("anthropic"), max_retries=0,
         default_headers=proxied.headers(file="anthropic-messages-stream-1.sse", step=50),
-    )  # fmt: skip
+    ))  # fmt: skip
     with claude.messages.stream(model="claude-test", max_tokens=500, messages=MESSAGES) as stream:
         stream.until_done()
     with pytest.raises(openai.APIStatusError):

@@ -39,10 +39,11 @@ def proxied_agent(run: Any, plane: Any, provider: Provider) -> Iterator[tuple[An
 
 
 @pytest.fixture
-def proxied(proxied_agent: tuple[Any, int], plane: Any, provider: Provider, wait_until: Any) -> Proxied:
+def proxied(proxied_agent: tuple[Any, int], plane: Any, provider: Provider) -> Iterator[Proxied]:
     agent, port = proxied_agent
     provider.seen.clear()
-    return Proxied(agent, plane, provider, port, plane.customer(), wait_until)
+    with Proxied(agent, plane, provider, port, plane.customer(), lambda _, holds: agent.told(holds)) as proxied:
+        yield proxied
 
 
 # -- what comes back, and what is counted
@@ -103,10 +104,10 @@ def test_a_stream_comes_as_it_is_made(proxied: Proxied) -> None:
 
 
 def test_anthropics_client_streams_and_is_counted(proxied: Proxied) -> None:
-    client = anthropic.Anthropic(
+    client = proxied.kept(anthropic.Anthropic(
         api_key="k", base_url=proxied.url("anthropic"), max_retries=0,
         default_headers=proxied.headers(file="anthropic-messages-stream-2.sse", step=50),
-    )  # fmt: skip
+    ))  # fmt: skip
     with client.messages.stream(model="claude-test", max_tokens=500, messages=MESSAGES) as stream:
         final = stream.get_final_message()
     event, advisor = sorted(proxied.events(2), key=lambda one: len(one["event"]))
@@ -122,7 +123,7 @@ def test_anthropics_client_streams_and_is_counted(proxied: Proxied) -> None:
 
 def test_geminis_client_streams_and_is_counted(proxied: Proxied) -> None:
     options = {"base_url": proxied.url("gemini"), "headers": proxied.headers(file="gemini-generate-stream-1.sse")}
-    client = genai.Client(api_key="k", http_options=options)
+    client = proxied.kept(genai.Client(api_key="k", http_options=options))
     chunks = list(client.models.generate_content_stream(model="gemini-2.5-flash", contents="Hello"))
     (event,) = proxied.events()
     usage = chunks[-1].usage_metadata
@@ -191,7 +192,7 @@ def test_a_provider_that_is_not_there_is_said_and_costs_nothing(proxied: Proxied
 
 
 def test_a_caller_that_goes_before_the_first_byte_pays_its_prompt(proxied: Proxied) -> None:
-    body = {"model": "gpt-4o", "messages": MESSAGES}
+    body = {"model": "gpt-4o", "messages": MESSAGES, "stream": True}
     headers = proxied.headers(hang=10)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(proxied.url("openai") + "/v1/chat/completions", json=body, headers=headers, timeout=0.5)
@@ -255,7 +256,8 @@ def test_the_results_of_a_batch_are_added_up_by_model_and_counted_once(proxied: 
             "results_url": proxied.url("anthropic") + "/v1/messages/batches/msgbatch_1/results"}  # fmt: skip
     for _ in range(2):
         headers = proxied.headers(text=json.dumps(info))
-        client = anthropic.Anthropic(api_key="k", base_url=proxied.url("anthropic"), default_headers=headers)
+        url = proxied.url("anthropic")
+        client = proxied.kept(anthropic.Anthropic(api_key="k", base_url=url, default_headers=headers))
         assert client.messages.batches.retrieve("msgbatch_1").processing_status == "ended"
         results = httpx.get(info["results_url"], headers=proxied.headers(text=lines))
         assert results.text == lines
@@ -310,6 +312,18 @@ def test_what_is_told_later_corrects_the_estimate_of_a_stream_that_broke_off(pro
     assert total == whole["usage"]["output_tokens"]
 
 
+def test_an_answer_that_comes_whole_is_counted_exactly_although_its_caller_has_gone(proxied: Proxied) -> None:
+    body = {"model": "gpt-4o", "messages": MESSAGES}
+    headers = proxied.headers(file="openai-chat-1.json", wait=1.5)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(proxied.url("openai") + "/v1/chat/completions", json=body, headers=headers, timeout=0.3)
+    (event,) = proxied.events()
+    usage = json.loads((RECORDED / "openai-chat-1.json").read_bytes())["usage"]
+    assert (event["usage_source"], event["outcome"]) == ("provider", "complete")
+    assert event["amounts"]["output_tokens"] == usage["completion_tokens"]
+    assert proxied.provider.seen[0].ended == "stayed"
+
+
 # -- refusals
 
 
@@ -349,15 +363,17 @@ def test_a_stream_that_is_cut_is_an_error_of_anthropics_and_of_googles_clients(p
     events = f"event: content_block_delta\ndata: {json.dumps(delta)}\n\n"
     proxied.customer = proxied.plane.customer("shorter")
     headers = proxied.headers(file="x.sse", text=events * 200, step=500, pause=0.005)  # between two pieces of an event
-    client = anthropic.Anthropic(
+    client = proxied.kept(anthropic.Anthropic(
         api_key="k", base_url=proxied.url("anthropic"), max_retries=0, default_headers=headers
-    )  # fmt: skip
+    ))  # fmt: skip
     with pytest.raises(anthropic.APIStatusError, match="gets no more"):
         list(client.messages.create(model="m", max_tokens=9_000, messages=MESSAGES, stream=True))
     chunk = {"candidates": [{"content": {"parts": [{"text": words}], "role": "model"}, "index": 0}]}
     proxied.customer = proxied.plane.customer("shorter")
     headers = proxied.headers(file="x.sse", text=f"data: {json.dumps(chunk)}\n\n" * 200, step=500, pause=0.005)
-    google = genai.Client(api_key="k", http_options={"base_url": proxied.url("gemini"), "headers": headers})
+    google = proxied.kept(
+        genai.Client(api_key="k", http_options={"base_url": proxied.url("gemini"), "headers": headers})
+    )
     with pytest.raises(genai.errors.APIError, match="gets no more") as cut:
         list(google.models.generate_content_stream(model="m", contents="Hello"))
     assert cut.value.code == 402

@@ -93,7 +93,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         world=6,
     ),
     Mutation(
-        "grow in place", "R5", "a lease is topped up instead of another one lent", broken_agents.grow_in_place, world=5
+        "grow in place", "R5", "a lease is topped up instead of another one lent", broken_agents.grow_in_place, world=3
     ),
     Mutation(
         "last write wins", "R6", "counters are replaced, not merged by maximum", broken_planes.last_write_wins, world=5

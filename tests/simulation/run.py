@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests.simulation.mutations import MUTATIONS
-from tests.simulation.rates import SUITE, Rates, draw, suite
+from tests.simulation.rates import SEEDS, SUITE, Rates, draw, suite
 from tests.simulation.world import simulate
 
 REPORT = Path("var/simulation/report.json")
@@ -76,7 +76,7 @@ class Totals:
 
 def one_of_the_suite(number: int, mutation: str = "", trace: str = "") -> Outcome:
     """One of the small worlds that every run of the tests sees."""
-    return one_world(1_000 + number, suite(number), mutation, trace)
+    return one_world(SEEDS[number], suite(number), mutation, trace)
 
 
 def one_seed(seed: int, hosts: int | None, storm_s: float | None, crowded: bool, mutation: str, trace: str) -> Outcome:
