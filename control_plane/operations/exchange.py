@@ -103,6 +103,7 @@ class Exchange:
         self.restored: list[leases.Row] = []
         self.odd: dict[str, tuple[int, str]] = {}
         self._limits: dict[str, dict[str, Limit]] = {}
+        self.books.ceiling_of = self._ceiling
 
     @property
     def batches(self) -> list[EventBatch]:
@@ -150,6 +151,10 @@ class Exchange:
             known = {limit.counter: limit for limit in entitlement.limits if limit.is_leased}
             self._limits[customer] = known
         return known.get(counter)
+
+    def _ceiling(self, key: Key) -> int | None:
+        limit = self.limit(key.customer, key.counter)
+        return 0 if limit is None else limit.ceiling
 
     def window(self, customer: str, limit: Limit) -> Window:
         """The limit's present window."""

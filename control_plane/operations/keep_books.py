@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from control_plane.core import rates
@@ -69,7 +69,11 @@ class Account:
 
 
 class Books:
-    """Everything that a transaction changes on allowances and leases; written by :meth:`save`, once."""
+    """Everything that a transaction changes on allowances and leases; written by :meth:`save`, once.
+
+    Attributes:
+        ceiling_of: the most that an allowance may lend now; ``None``: nobody has looked.
+    """
 
     def __init__(self, connection: Connection, now_ms: int) -> None:
         self.connection = connection
@@ -79,6 +83,7 @@ class Books:
         self._moved: dict[tuple[str, str], leases.Row] = {}
         self._lent: list[leases.Row] = []
         self._changes: dict[Change, None] = {}
+        self.ceiling_of: Callable[[Key], int | None] = lambda _: None
 
     def open(self, windows: Mapping[Key, int]) -> None:
         """Hold these allowances, in order, making those that do not exist. To be called once, with all of them.
@@ -220,9 +225,16 @@ class Books:
         for account in changed:
             if not worth_announcing(account.freed, account.taken):
                 continue
-            if self.now_ms - account.recalled_at_ms <= SOMEBODY_WAITS_MS:
+            if self.now_ms - account.recalled_at_ms <= SOMEBODY_WAITS_MS and self._has_room(account):
                 self.announce(Change(account.key.customer, changes.RETURNED))
         return bool(self._changes)
+
+    def _has_room(self, account: Account) -> bool:
+        """Whether what came back can be lent. After a downgrade, or the end of a subscription, it cannot: hundreds of
+        agents would be told of what each of them returns, and find nothing."""
+        ceiling = self.ceiling_of(account.key)
+        quota = counted(account.key.counter).kind is Kind.QUOTA
+        return ceiling is None or not quota or account.available(ceiling) > 0
 
     def publish(self) -> None:
         """Write the news: the very last statements of the transaction."""

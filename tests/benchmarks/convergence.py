@@ -1,6 +1,6 @@
 """Measures how fast a change reaches every host: a real control plane, and a fleet of real agents over loopback.
 
-Usage: convergence.py [--agents 200] [--rounds 5] [--pause 3] [--json FILE]. A customer is paused, resumed, downgraded
+Usage: convergence.py [--agents 200] [--rounds 5] [--pause 8] [--json FILE]. A customer is paused, resumed, downgraded
 to a plan that gives nothing and upgraded again; each time it is measured how long after the admin's request was
 *sent* the decisions of each agent changed. They hear of it by their hanging watch. Between two changes is a pause of
 some seconds, in which leases go home: with ``--pause 0`` a change comes while hosts are busy with the one before.
@@ -128,7 +128,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pause", type=float, default=3.0, help="seconds between two changes")
+    parser.add_argument("--pause", type=float, default=8.0, help="seconds between two changes")
     parser.add_argument("--json", type=Path, default=OUTPUT / "convergence.json")
     options = parser.parse_args()
     processes.clean_up_on_sigterm()

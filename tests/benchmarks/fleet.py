@@ -22,7 +22,8 @@ from agent.settings import Settings
 from protocol.decisions import Decision
 from protocol.local_messages import Call, Check
 
-LOOK_EVERY_S = 0.025
+LOOK_EVERY_S = 0.1
+"""Asked four times as often, two hundred agents kept a core busy with nothing but the question."""
 
 
 async def main() -> None:

@@ -151,3 +151,21 @@ def test_an_hour_that_begins_counts_no_call_of_the_hour_before(world: Any) -> No
     agent.upload(world.event("acme", {"requests": 60}, [lease]))
     assert agent.borrow("acme", hour, 100)
     assert world.books() == []
+
+
+def test_what_comes_back_after_a_downgrade_to_nothing_is_announced_to_nobody(world: Any, day: Any) -> None:
+    """Else a fleet hears of each of its own returns: two hundred agents would be woken two hundred times."""
+    first, second = world.agents(2)
+    leases = [agent.borrow("acme", day, 300).lease for agent in (first, second)]
+    assert first.ask("acme", day, 600).denials, "somebody waits"
+    world.customer("acme", world.limit(amount=0))
+    after = len(kinds(world))
+    first.sync(CustomerSync("acme", 1))
+    for agent, lease in zip((first, second), leases, strict=True):
+        agent.report(LeaseReport(lease, 0, settled=0, closed=True))
+    assert "returned" not in kinds(world)[after:]
+    world.customer("acme", day)
+    lease = first.borrow("acme", day, 900).lease
+    assert second.ask("acme", day, 600).denials
+    first.report(LeaseReport(lease, 0, settled=0, closed=True))
+    assert kinds(world)[-1] == "returned"
