@@ -11,7 +11,7 @@ LITELLM_READY := $(LITELLM)/.ready
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 5)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint model bench bench-proxies bench-sdks kill-rounds stop-and-restart convergence simulate large-books compare clean
+.PHONY: help run test test-frameworks lint model bench bench-proxies bench-sdks kill-rounds stop-and-restart convergence simulate large-books compare clean
 
 help: ## Say what each command does.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,8 +19,14 @@ help: ## Say what each command does.
 run: $(READY) ## Meter a real LLM workload with three real agents, kill one, and audit the books (ONCE=1 exits at the end).
 	@$(BIN)/python -m examples.quickstart
 
-test: $(READY) $(LITELLM_READY) ## Run every test: rules, programs, faults, both databases, Kubernetes, style.
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+# With the interpreter's own cache: hundreds of short-lived programs would compile this house anew.
+test: export PYTHONDONTWRITEBYTECODE =
+test: $(READY) ## Run the tests: rules, programs, faults, both databases, Kubernetes, style.
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not frameworks" $(ARGS)
+
+test-frameworks: export PYTHONDONTWRITEBYTECODE =
+test-frameworks: $(READY) $(LITELLM_READY) ## Run the tests inside LangChain, LiteLLM's proxy, and the OpenAI SDK 2.x: big programs that take minutes to start.
+	$(BIN)/pytest -m frameworks $(ARGS)
 
 lint: $(READY) ## Check formatting, lint, types and layers alone.
 	$(BIN)/ruff format --check .

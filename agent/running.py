@@ -16,6 +16,7 @@ from agent.api.dispatch import Dispatch
 from agent.background.one_thread import Executor, OneThread
 from agent.background.sync import WAIT_MAX_S, Syncer
 from agent.background.tick import tick
+from agent.background.wake import Wake
 from agent.background.watch import watch
 from agent.background.write_events import Writer
 from agent.clock import Clock
@@ -119,6 +120,8 @@ class Agent:
         self._syncer = Syncer(self.books, self._journal, self._thread, self._outbox, self._writer, self._uplink, clock)
         self.books.wake_writer = self._writer.wake.set
         self.books.wake_sync = self._syncer.wake.set
+        self._waits = Wake()
+        self.books.wake_tick = self._waits.set
         self.books.send_answers = self._doors.flush
         self._version = version("allotment-programs")
         self.dispatch = Dispatch(self.books, clock, self.status)
@@ -134,7 +137,7 @@ class Agent:
             async with self._uplink, trio.open_nursery() as nursery:
                 nursery.start_soon(self._doors.run)
                 nursery.start_soon(self._writer.run)
-                nursery.start_soon(tick, self.books, self._clock, self._doors.sweep, self._ballast)
+                nursery.start_soon(tick, self.books, self._clock, self._doors.sweep, self._ballast, self._waits)
                 nursery.start_soon(self._talk)
                 await told_to_stop()
                 await self._drain()

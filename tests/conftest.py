@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Properties are judged by what they find, not by how busy the machine is.
-settings.register_profile("a busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "a busy machine", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("a busy machine")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import trio
 
+from agent.background.wake import Wake
 from agent.background.write_events import JOURNALED_AGE_MS
 from agent.clock import Clock
 from agent.core.books import Books
@@ -15,22 +16,27 @@ from agent.operations.park import try_due
 from agent.store.ballast import Ballast
 
 SHORT_S = 0.05
-EVERY_SECOND = 20
-EVERY_MINUTE = 60 * EVERY_SECOND
+LONG_S = 0.25
+"""While nobody waits and no call is in flight that has no row yet, there is little that time could change."""
+SECOND_MS, MINUTE_MS = 1_000, 60_000
 
 
-async def tick(books: Books, clock: Clock, sweep: Callable[[], None], ballast: Ballast) -> None:
-    """Look at everything that time alone can change, for ever."""
-    count = 0
+async def tick(books: Books, clock: Clock, sweep: Callable[[], None], ballast: Ballast, wake: Wake) -> None:
+    """Look at everything that time alone can change, for ever. ``wake``: somebody has begun to wait."""
+    second_ms = minute_ms = clock.monotonic_ms()
     while True:
-        await trio.sleep(SHORT_S)
-        count += 1
+        if books.parked or books.pending.opened:
+            await trio.sleep(SHORT_S)
+        else:
+            await wake.wait_at_most(LONG_S)
         now_ms = clock.monotonic_ms()
-        if count % EVERY_SECOND == 0:
+        if now_ms >= second_ms + SECOND_MS:
+            second_ms = now_ms
             expire(books, now_ms, clock.wall_ms())
             give_back(books, now_ms)
             sweep()
-        if count % EVERY_MINUTE == 0:
+        if now_ms >= minute_ms + MINUTE_MS:
+            minute_ms = now_ms
             forget_customers(books, now_ms)
             forget_counters(books, now_ms)
             ballast.take_up()

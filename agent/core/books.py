@@ -160,7 +160,8 @@ class Books:
         freed: customers of whom calls gave something back while others wait for it.
         look_again: customers whose entitlement may have changed.
         report_all: the next sync must list every lease (a recall, or the first of this boot).
-        wake_sync, wake_writer: set by ``main``: something is to be sent at once, something is to be written.
+        wake_sync, wake_writer, wake_tick: set by ``main``: something is to be sent at once, something is to be written,
+            somebody has begun to wait.
         send_answers: set by ``main``: late answers have gathered; send them.
         committing: a group is on its way to the disk.
         round_trip_ms: how long exchanges have taken of late; slow ones are forgotten slowly.
@@ -210,6 +211,7 @@ class Books:
     generation: str = ""
     wake_sync: Callable[[], None] = lambda: None
     wake_writer: Callable[[], None] = lambda: None
+    wake_tick: Callable[[], None] = lambda: None
     send_answers: Callable[[], None] = lambda: None
 
     def customer(self, name: str) -> Customer:

@@ -18,6 +18,7 @@ def attend(books: Books, customer: str, attempt: Attempt, deadline_ms: int, want
         return False
     books.customer(customer).parked.append(Parked(attempt, deadline_ms, wants))
     books.parked += 1
+    books.wake_tick()
     books.counters.waited += 1
     return True
 

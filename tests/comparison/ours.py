@@ -275,8 +275,7 @@ class Host:
     def _notice(self, reply: WatchReply) -> None:
         if self.gone:
             return
-        take_note(self.books, reply)
-        if self.books.look_again or self.books.report_all:
+        if take_note(self.books, reply, self.clock.now_ms, self.clock.now_ms):
             self._wake_sync()
         self.clock.after(self.fleet.up_ms, self._watch)
 

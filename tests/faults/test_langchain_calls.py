@@ -24,6 +24,8 @@ from tests.faults.pages import run_example
 from tests.faults.programs import Agent, until
 from tests.faults.provider import RECORDED, Provider
 
+pytestmark = pytest.mark.frameworks
+
 
 @dataclass
 class Chain:

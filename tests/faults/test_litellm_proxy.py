@@ -33,6 +33,8 @@ KEYS = '''
 
 from litellm.proxy._types import LitellmUserRoles, UserAPIKeyAuth, hash_token
 
+pytestmark = pytest.mark.frameworks
+
 async def user_api_key_auth(request, api_key):
     name = api_key.removeprefix("Bearer ")
     if name == "MASTER":
@@ -93,7 +95,7 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def proxy(run: Any, plane: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    assert LITELLM.exists(), "its virtual environment is made by `make test`, or alone by `make .venv-litellm/.ready`"
+    assert LITELLM.exists(), "its virtual environment is made by `make .venv-litellm/.ready`"
     number = secrets.token_hex(3)
     agent = Agent(run.root / number, plane, f"agent-{number}").spawn()
     run.agents.append(agent)

@@ -56,7 +56,7 @@ def test_the_document_describes_bodies_answers_and_tokens(support: Any) -> None:
     schemas = document["components"]["schemas"]
     reference = plan["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     assert set(schemas[reference.rsplit("/", 1)[1]]["properties"]) == {
-        *("name", "features", "limits", "rates", "price_books", "grants")
+        *("name", "features", "limits", "rates", "price_books", "grants", "unfinished_calls")
     }
     assert set(document["components"]["securitySchemes"]) == {"token", "password"}
     assert plan["tags"] == ["catalog"]
