@@ -39,6 +39,7 @@ LITELLM = ROOT / ".venv-litellm" / "bin" / "litellm"
 CUSTOMER, FEATURE = "acme", "chat"
 HEADERS = {"authorization": "Bearer sk-benchmark", "x-allotment-customer": CUSTOMER, "x-allotment-feature": FEATURE}
 CONNECTIONS = (1, 8)
+OPEN = {"dangerously_permit_weak_or_unset_master_key": True}  # of LiteLLM on loopback: no key to check
 SLOW_READERS, SLOW_S = 40, 3.0
 
 
@@ -123,7 +124,7 @@ def _litellm(undo: ExitStack, work: Path, provider: int) -> Way:
         }}
         for name in ("whole", "words")
     ]  # fmt: skip
-    config.write_text(json.dumps({"model_list": models}))
+    config.write_text(json.dumps({"model_list": models, "general_settings": OPEN}))
     port = _start(undo, "litellm", [str(LITELLM), "--config", str(config), "--host", "127.0.0.1", "--port"], work)
     return Way("LiteLLM's proxy", port)
 
