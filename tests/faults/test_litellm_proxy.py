@@ -25,6 +25,8 @@ from tests.faults.programs import Agent, Program, a_free_port, until
 from tests.faults.provider import RECORDED, Provider
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.frameworks
+
 EXAMPLE = ROOT / "examples" / "litellm"
 LITELLM = ROOT / ".venv-litellm" / "bin" / "litellm"
 MASTER = f"sk-{secrets.token_hex(24)}"
@@ -33,7 +35,6 @@ KEYS = '''
 
 from litellm.proxy._types import LitellmUserRoles, UserAPIKeyAuth, hash_token
 
-pytestmark = pytest.mark.frameworks
 
 async def user_api_key_auth(request, api_key):
     name = api_key.removeprefix("Bearer ")
