@@ -60,7 +60,9 @@ async def _serve(agent: Agent, settings: Settings, listeners: Listeners, clock: 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # from before anybody can reach us
         proxy = proxied = None
         if settings.proxy is not None:  # its callers, too, find it open once they see the frames' socket
-            proxy = make_proxy(settings.proxy, agent.dispatch, clock.random_id, agent.books.estimates)
+            proxy = make_proxy(
+                settings.proxy, agent.dispatch, clock.random_id, agent.books.estimates, agent.books.answers
+            )
             proxied = listen_loopback(settings.proxy.port, "ALLOTMENT_PROXY_PORT")
         _open_doors(agent, settings, listeners, clock)
         gc.collect()

@@ -88,7 +88,8 @@ class FirstCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class CustomerSync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What an agent wants to know or to have of one customer. ``version``: the entitlement it holds, 0 for none."""
+    """What an agent wants to know or to have of one customer. ``version``: of the entitlement that the last
+    sync told, 0 for none; a watch may have brought a newer one, of which the agent's leases are still to be heard."""
 
     customer: Key
     version: Annotated[int, msgspec.Meta(ge=0)] = 0

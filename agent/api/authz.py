@@ -16,6 +16,7 @@ from agent.api.routes import ANSWER, AUTHZ, Asked, require_method
 from agent.core.attribution import PREFIX
 from agent.core.estimate import Estimates
 from agent.core.passing import Passed, answer_of, counts, ended, passed, reserved, unsettled
+from agent.core.undeclared import without_undeclared
 from protocol.decisions import Code, Decision, Verdict
 from protocol.ids import KEY_WORDS, is_key
 from protocol.local_messages import ErrorReply, Record, Recorded, Release, Reply, Reserve, Settle
@@ -87,12 +88,10 @@ class Authz:
     def _say(self, request: Settle | Release | Record, door: Door) -> Reply | None:
         reply = self._dispatch(request, door)
         while not isinstance(request, Release) and isinstance(reply, ErrorReply):
-            meter = (reply.error.field or "").removeprefix("amounts.")
-            if reply.error.code != "meter_not_found" or meter not in request.amounts:
+            less = without_undeclared(request, reply.error.code, reply.error.field)
+            if less is None:
                 break
-            # What nobody declared is not counted; all else is.
-            left = {one: amount for one, amount in request.amounts.items() if one != meter}
-            request = msgspec.structs.replace(request, amounts=left)
+            request = less
             reply = self._dispatch(request, door)
         return reply
 

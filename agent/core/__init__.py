@@ -23,6 +23,7 @@ prompts        what the body of a request tells of its cost
 passing        calls that another proxy passes on
 told           what a model call's request tells
 estimate       how much to hold before a call and while it streams, and what to charge when it broke off
+undeclared     meters that the catalog does not count are left out
 unfinished     what a plan charges of calls whose provider has not said what they used
 metered_call   one model call on its way: held, watched, and what it comes to
 tally          what calls used, by model and class

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
-import msgspec
+from collections.abc import Callable
+from typing import TypeVar
 
 from agent.core.books import Books
 from agent.core.calls import Fetching
+from agent.core.undeclared import Said, without_undeclared
 from agent.operations.begin import unknown
 from agent.operations.enter_event import AfterCommit, repeat_or_correct
 from agent.operations.feed import take
@@ -16,6 +16,8 @@ from agent.operations.release import release
 from agent.operations.settle import settle
 from protocol.local_messages import End, ErrorReply, Record, Recorded, Release, Settle
 from protocol.violations import Violation
+
+Counted = TypeVar("Counted")
 
 
 def end(books: Books, request: End, now_ms: int, wall_ms: int) -> Recorded | AfterCommit | ErrorReply:
@@ -64,23 +66,24 @@ def _fetched(
 
 
 def _record(books: Books, said: Record, now_ms: int, wall_ms: int) -> Recorded | AfterCommit | ErrorReply | None:
-    """What another model used on the same call. Where there is no room for it, the end finds none either."""
-    with contextlib.suppress(Violation):  # the catalog does not count it
-        return record(books, said, now_ms, wall_ms, now_ms)
-    return None
+    """What another model used on the same call, or a batch. Where there is no room for it, the end finds none."""
+    return _counted(said, lambda less: record(books, less, now_ms, wall_ms, now_ms))
 
 
 def _settle(books: Books, said: Settle, now_ms: int, wall_ms: int) -> Recorded | AfterCommit | ErrorReply:
-    """Meters of providers that the catalog does not declare are left out."""
+    return _counted(said, lambda less: settle(books, less, now_ms, wall_ms))
+
+
+def _counted(said: Said, count: Callable[[Said], Counted]) -> Counted:
+    """Count it, as far as the catalog has meters for it."""
     while True:
         try:
-            return settle(books, said, now_ms, wall_ms)
+            return count(said)
         except Violation as wrong:
-            meter = wrong.field.removeprefix("amounts.")
-            if wrong.code != "meter_not_found" or meter not in said.amounts:
+            less = without_undeclared(said, wrong.code, wrong.field)
+            if less is None:
                 raise
-            amounts = {name: amount for name, amount in said.amounts.items() if name != meter}
-            said = msgspec.structs.replace(said, amounts=amounts)
+            said = less
 
 
 def _again(books: Books, reservation: str, wall_ms: int) -> Recorded | AfterCommit | ErrorReply:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
 import trio
 
 from agent.core.metered_call import is_allowed
+from agent.core.undeclared import without_undeclared
 from protocol.local_messages import ErrorReply, Record, Release, Reply, Request, Reserve, Settle
 
 SETTLE_TRIES = 30
@@ -90,9 +90,12 @@ class Settler:
             reply = await ask(self._dispatch, request)
             if not isinstance(reply, ErrorReply):
                 return
-            meter = (reply.error.field or "").removeprefix("amounts.")
-            if not isinstance(request, Release) and reply.error.code == "meter_not_found" and meter in request.amounts:
-                request = self._without(request, meter)
+            error, less = reply.error, None
+            if not isinstance(request, Release):
+                less = without_undeclared(request, error.code, error.field)
+            if less is not None:
+                self._tell_once(error.field or "")
+                request = less
             elif reply.retry:
                 await trio.sleep(min(10.0, 0.1 * 2**attempt))
             else:
@@ -100,12 +103,10 @@ class Settler:
                 return
         log.error("call %s is not settled: what is held for it ends by itself", _named(request))
 
-    def _without(self, request: Settle | Record, meter: str) -> Settle | Record:
-        if meter not in self._unknown:
-            self._unknown.add(meter)
-            log.info("the catalog has no meter %s: what calls use of it is not counted", meter)
-        left = {name: amount for name, amount in request.amounts.items() if name != meter}
-        return msgspec.structs.replace(request, amounts=left)
+    def _tell_once(self, field: str) -> None:
+        if field not in self._unknown:
+            self._unknown.add(field)
+            log.info("the catalog has no meter for %s: what calls use of it is not counted", field)
 
 
 def _named(request: Ending) -> str:

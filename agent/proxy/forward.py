@@ -119,7 +119,7 @@ class Forwarder:
 
     Args:
         dispatch: the agent's operations. finish: runs what must go on when a caller has gone.
-        estimates: what the agent has learned, whoever brings the calls.
+        estimates, answers: what the agent has learned and remembers, whoever brings the calls.
         vendor_headers: tell limits as OpenAI does, too.
         urls: providers by name. owners, feature: see :func:`agent.core.attribution.call_of`.
     """
@@ -135,6 +135,7 @@ class Forwarder:
         bound: Bound,
         lines: Lines,
         estimates: Estimates,
+        answers: Answers,
         *,
         vendor_headers: bool,
     ) -> None:
@@ -147,7 +148,7 @@ class Forwarder:
         self._feature = feature
         self._bound = bound
         self._lines = lines
-        self._answers = Answers()
+        self._answers = answers
         self._kept: set[trio.CancelScope] = set()
         self._vendor_headers = vendor_headers
         self._estimates = estimates

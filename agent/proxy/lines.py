@@ -6,6 +6,7 @@ each of its pools has one connection here, and a call takes whichever was used l
 
 from __future__ import annotations
 
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -44,7 +45,7 @@ async def _close(line: httpx.AsyncBaseTransport) -> None:
         await line.aclose()
 
 
-def one_connection(ssl_context: object) -> httpx.AsyncHTTPTransport:
+def one_connection(ssl_context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     """A line over the network."""
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_S)
-    return httpx.AsyncHTTPTransport(verify=ssl_context, limits=limits)  # type: ignore[arg-type]
+    return httpx.AsyncHTTPTransport(verify=ssl_context, limits=limits)

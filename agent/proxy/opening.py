@@ -10,6 +10,7 @@ import msgspec
 
 from agent.core.attribution import decode_owners
 from agent.core.estimate import Bound, Estimates
+from agent.core.fetched import Answers
 from agent.proxy.admission import Dispatch
 from agent.proxy.forward import Forwarder
 from agent.proxy.lines import Lines, one_connection
@@ -20,7 +21,7 @@ from protocol.violations import Violation
 
 
 def make_proxy(
-    settings: ProxySettings, dispatch: Dispatch, random_id: Callable[[], str], estimates: Estimates
+    settings: ProxySettings, dispatch: Dispatch, random_id: Callable[[], str], estimates: Estimates, answers: Answers
 ) -> Proxy:
     """A proxy of this agent; its operations are ``dispatch``. Raises: Violation: by the name of the variable."""
     owners = None
@@ -45,6 +46,7 @@ def make_proxy(
             bound=Bound.WORST if settings.worst else Bound.P95,
             lines=lines,
             estimates=estimates,
+            answers=answers,
             vendor_headers=settings.vendor_headers,
         ),
     )

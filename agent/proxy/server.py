@@ -55,6 +55,7 @@ class Proxy:
         self._settling: trio.Nursery | None = None
         self._listening = trio.CancelScope()
         self._serving = trio.CancelScope()
+        self._served = trio.Event()
         self._calls = 0
         self._open = 0
         self._bodies_bytes = 0
@@ -71,6 +72,7 @@ class Proxy:
                 async with trio.open_nursery() as serving:
                     with self._listening:
                         await trio.serve_listeners(self._connection, [listener], handler_nursery=serving)
+            self._served.set()
             # Cancelled from outside there is no time; stopped by `drain`, what is settled gets to the disk.
 
     async def drain(self, patience_s: float) -> None:
@@ -85,6 +87,7 @@ class Proxy:
         self._serving.cancel()
         self._forwarder.abandon()
         with trio.move_on_after(2.0):
+            await self._served.wait()  # a call that is broken off says only now what it came to
             while self._settling is not None and self._settling.child_tasks:  # noqa: ASYNC110
                 await trio.sleep(0.02)
 

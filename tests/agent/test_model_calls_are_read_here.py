@@ -246,7 +246,8 @@ def test_a_batch_is_counted_once_although_it_is_fetched_in_pieces_and_again(call
     caller.begin()
     caller.say(End(reservation="r", whole=False, sent=False))
     line = {"custom_id": "1", "result": {"type": "succeeded", "message": {
-        "type": "message", "model": "m-1", "usage": {"input_tokens": 10, "output_tokens": 4},
+        "type": "message", "model": "m-1",
+        "usage": {"input_tokens": 10, "output_tokens": 4, "server_tool_use": {"web_search_requests": 1}},
     }}}  # fmt: skip
     results = (json.dumps(line).encode() + b"\n") * 3
     for name in ("fetch-1", "fetch-2"):
@@ -254,7 +255,7 @@ def test_a_batch_is_counted_once_although_it_is_fetched_in_pieces_and_again(call
         caller.say(Feed(reservation=name, body=results[:50]))
         caller.say(End(reservation=name, status=200, body=results[40:], offset=40))
     (said,) = caller.counted()
-    assert (said.tokens, said.amounts["requests"]) == ({"input": 30, "output": 12}, 3)
+    assert (said.tokens, said.amounts["requests"]) == ({"input": 30, "output": 12}, 3), "the catalog has no searches"
     lost = "fetch-3"
     caller.begin(lost, b"", path="/v1/messages/batches/msgbatch_1/results", method="GET")
     caller.say(Feed(reservation=lost, body=results[90:], offset=90))

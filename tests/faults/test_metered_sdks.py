@@ -436,7 +436,7 @@ def test_structured_output_and_loops_of_tools_stay_as_they_are(told: dict[str, T
     assert told["structured"].result.choices[0].message.parsed == City(name="London")
     assert told["structured"].counted() == (11, 7, "provider", "complete")
     assert told["tools"].result.choices[0].message.content == "London"
-    assert {event["event"] for event in told["tools"].events} == {event["event"] for event in told["tools"].events}
+    assert len({event["event"] for event in told["tools"].events}) == 2, "each round of the loop is a call of its own"
 
 
 def test_anthropics_sdk_is_metered(told: dict[str, Told]) -> None:

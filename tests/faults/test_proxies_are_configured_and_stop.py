@@ -115,6 +115,22 @@ def test_an_agent_that_stops_lets_streams_end_and_counts_them(
     assert plane.lent(proxied.customer) == 0
 
 
+def test_an_agent_that_stops_does_not_wait_for_ever_for_an_answer_that_comes_whole(
+    run: Any, plane: Any, provider: Provider, wait_until: Any
+) -> None:
+    with an_agent_with_a_proxy(run, plane, provider) as (agent, port):
+        proxied = Proxied(agent, plane, provider, port, plane.customer(), wait_until)
+        body = {"model": "gpt-4o", "messages": MESSAGES}
+        headers = proxied.headers(hang=60)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(proxied.url("openai") + "/v1/chat/completions", json=body, headers=headers, timeout=0.5)
+        assert proxied.in_flight() == 1, "its caller has gone, and it is waited for"
+        assert agent.stop() == 0
+    (event,) = plane.events(proxied.customer)
+    assert event["usage"]["usage_source"] == "estimated"
+    assert plane.lent(proxied.customer) == 0
+
+
 def _connects(port: int) -> bool:
     try:
         httpx.get(f"http://127.0.0.1:{port}/openai/v1/models", timeout=2)
