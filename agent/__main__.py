@@ -48,6 +48,8 @@ def main() -> None:
 
 
 def _run(settings: Settings) -> int:
+    import stamina
+
     from agent.api.sockets import SocketTakenError
     from agent.main import run
     from agent.store.data_dir import DirectoryTakenError
@@ -57,7 +59,7 @@ def _run(settings: Settings) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("stamina").setLevel(logging.ERROR)
+    stamina.instrumentation.set_on_retry_hooks([])  # its own would be imported at the first retry
     try:
         run(settings)
     except Violation as wrong:

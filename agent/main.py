@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - looking up a host would import it, when there may be no file to spare
 import gc
 import logging
 import resource

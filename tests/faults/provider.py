@@ -33,6 +33,7 @@ class Provider(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 1_024  # of five, a crowd loses some
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Play)

@@ -45,7 +45,7 @@ def test_new_agent_without_a_control_plane_refuses_quickly_and_joins_when_there_
 ) -> None:
     customer = own_plane.customer()
     own_plane.stop()
-    agent = make_agent(own_plane).start()
+    agent = make_agent(own_plane, more={"PYTHONPROFILEIMPORTTIME": "1"}).start()
     with agent.client() as client:
         wait_until("it has tried", lambda: client.status().control_plane["state"] == "down")
         started = time.monotonic()
@@ -61,6 +61,9 @@ def test_new_agent_without_a_control_plane_refuses_quickly_and_joins_when_there_
         wait_until("it joins and serves", lambda: client.reserve(customer, "chat").allowed)
     agent.uploaded()
     assert "first" in {event["event"] for event in own_plane.events(customer)}
+    starting, _, serving = agent.program.said().partition("serving on")
+    assert "import time:" in starting
+    assert "import time:" not in serving, "once it serves, it needs no file to be free for a module"
 
 
 def test_events_of_an_outage_arrive_once_the_first_included(own_plane, make_agent, wait_until) -> None:
