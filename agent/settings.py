@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from protocol.admission import Estimate
 from protocol.ids import KEY_WORDS, is_key
 from protocol.violations import Violation
 
@@ -22,7 +23,7 @@ class ProxySettings:
         urls: providers by the first part of a path, beside those that are known.
         keys_file: whose each API key is; ``None``: headers say whose a call is.
         feature: what calls are of that do not say; ``None``: they must.
-        worst: hold the most that a call can use, instead of what 95 of a hundred do not pass.
+        estimate: what every call must find room for at least, whatever its limits say.
         vendor_headers: tell limits in OpenAI's headers, too, in place of the provider's.
     """
 
@@ -30,7 +31,7 @@ class ProxySettings:
     urls: Mapping[str, str]
     keys_file: Path | None = None
     feature: str | None = None
-    worst: bool = False
+    estimate: Estimate = Estimate.SLICES
     vendor_headers: bool = False
 
 
@@ -106,13 +107,13 @@ def _proxy(environment: Mapping[str, str]) -> ProxySettings | None:
     feature = environment.get("ALLOTMENT_PROXY_FEATURE") or None
     if feature is not None and not is_key(feature):
         raise Violation("ALLOTMENT_PROXY_FEATURE", f"is {feature!r}", KEY_WORDS)
-    estimate = environment.get("ALLOTMENT_PROXY_ESTIMATE") or "p95"
-    if estimate not in ("p95", "worst"):
-        raise Violation("ALLOTMENT_PROXY_ESTIMATE", f"is {estimate!r}", "p95 or worst")
+    estimate = environment.get("ALLOTMENT_PROXY_ESTIMATE") or Estimate.SLICES
+    if estimate not in list(Estimate):
+        raise Violation("ALLOTMENT_PROXY_ESTIMATE", f"is {estimate!r}", "slices, p95 or worst")
     told = environment.get("ALLOTMENT_PROXY_RATELIMIT") or "standard"
     if told not in ("standard", "vendor"):
         raise Violation("ALLOTMENT_PROXY_RATELIMIT", f"is {told!r}", "standard or vendor")
-    return ProxySettings(port, urls, Path(keys) if keys else None, feature, estimate == "worst", told == "vendor")
+    return ProxySettings(port, urls, Path(keys) if keys else None, feature, Estimate(estimate), told == "vendor")
 
 
 def _is_url(text: str) -> bool:

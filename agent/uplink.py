@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -73,12 +74,10 @@ class Uplink:
     """One agent's line to its control plane. Close it by leaving its ``async with`` block."""
 
     def __init__(self, url: str, ca_file: Path | None, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            verify=str(ca_file) if ca_file else True,
-            headers={"user-agent": "allotment-agent"},
-            transport=transport,
-            trust_env=False,
+        self._url = url
+        # A transport alone: of what a client adds - redirects, cookies, proxies - nothing is wanted here.
+        self._transport = transport or httpx.AsyncHTTPTransport(
+            verify=ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
         )
         self.token: str | None = None
 
@@ -88,7 +87,7 @@ class Uplink:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def enroll(self, request: EnrollRequest) -> EnrollReply:
         """Trade the join token for an identity."""
@@ -113,13 +112,16 @@ class Uplink:
         headers: Mapping[str, str],
         wait_s: float = SYNC_TIMEOUT_S,
     ) -> bytes:
-        headers = {**headers, **({"authorization": f"Bearer {self.token}"} if self.token else {})}
-        request = self._client.build_request(
-            method, path, content=body, headers=headers, timeout=httpx.Timeout(wait_s, connect=CONNECT_TIMEOUT_S)
+        headers = {**headers, "user-agent": "allotment-agent"}
+        if self.token:
+            headers["authorization"] = f"Bearer {self.token}"
+        timeouts = httpx.Timeout(wait_s, connect=CONNECT_TIMEOUT_S).as_dict()
+        request = httpx.Request(
+            method, self._url + path, content=body, headers=headers, extensions={"timeout": timeouts}
         )
         try:
             with trio.fail_after(wait_s + TRANSFER_S):
-                answer = await self._client.send(request, stream=True)
+                answer = await self._transport.handle_async_request(request)
                 try:
                     return await _body_of(answer)
                 finally:
@@ -127,7 +129,14 @@ class Uplink:
         except trio.TooSlowError:
             raise UplinkDownError("the answer came too slowly to be waited for") from None
         except httpx.HTTPError as error:
-            raise UplinkDownError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+            raise UplinkDownError(f"{type(error).__name__}: {_reason(error)}".removesuffix(": ")) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong in the end: a certificate that is not trusted is some causes down."""
+    while not str(error) and (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return str(error)
 
 
 async def _body_of(answer: httpx.Response) -> bytes:

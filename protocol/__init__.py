@@ -4,6 +4,7 @@ ids                identifiers and their patterns
 units              quantities, meters, token classes
 instants           milliseconds and RFC 3339
 windows            half-open spans, computed from instants
+admission          on what terms a call is admitted
 entitlements       limits, features, and the document that holds them
 rates              rate cards: what a call is turned into, by feature, model and token class
 decisions          allow, throttle, block, and why

@@ -8,6 +8,7 @@ from typing import Annotated, Any, assert_never
 
 import msgspec
 
+from protocol.admission import Estimate
 from protocol.events import Subject, UnfinishedCalls
 from protocol.ids import Key
 from protocol.units import METERS_MAX, TOKEN_CLASSES, Quantity, TokenClass
@@ -69,13 +70,6 @@ class InFlight(StrEnum):
     FINISH = "finish"
 
 
-class Priority(StrEnum):
-    """What a call is worth when little is left: ``batch`` leaves a limit's ``batch_floor`` to the others."""
-
-    INTERACTIVE = "interactive"
-    BATCH = "batch"
-
-
 class WhenOffline(StrEnum):
     """What an agent does with a lease whose term has passed while the control plane cannot be reached.
 
@@ -103,6 +97,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         burst: of a smooth limit: how much may come at once; ``None`` means ``amount``.
         in_flight: whether calls in flight may finish beyond the limit.
         batch_floor: how much of ``amount`` calls of priority ``batch`` must leave.
+        estimate: what model calls must find room for, on all limits on their path: the most that one of them says.
         roles: counts only calls of these roles, in counters of their own; empty: of every role.
         except_roles: roles whose calls it does not count, because limits of their own do.
     """
@@ -121,6 +116,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     burst: Quantity | None = None
     in_flight: InFlight = InFlight.STOP
     batch_floor: Quantity = 0
+    estimate: Estimate = Estimate.SLICES
     roles: Annotated[tuple[Key, ...], msgspec.Meta(max_length=ROLES_MAX)] = ()
     except_roles: Annotated[tuple[Key, ...], msgspec.Meta(max_length=ROLES_MAX)] = ()
 

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import msgspec
 
+from protocol.admission import Estimate, Priority
 from protocol.decisions import Decision, LimitState
-from protocol.entitlements import FeatureValue, Priority
+from protocol.entitlements import FeatureValue
 from protocol.events import Outcome, Subject, UsageSource
 from protocol.ids import Key, ModelName, Tags
 from protocol.instants import InstantMs
@@ -69,11 +70,15 @@ class Check(_Request, frozen=True):
 
 
 class Reserve(_Request, frozen=True):
-    """Hold ``amounts`` for a call in flight, if every limit on its path has room. Repeating it changes nothing."""
+    """Hold ``amounts`` for a call in flight, if every limit on its path has room. Repeating it changes nothing.
+
+    ``estimates``: other amounts, held instead where a limit on its path asks for that estimate.
+    """
 
     reservation: Key
     call: Call
     amounts: Amounts = {}
+    estimates: dict[Estimate, Amounts] = {}
     ttl_ms: TtlMs = RESERVATION_TTL_MS
     deadline_ms: DeadlineMs = DEADLINE_MS
     breakdown: bool = False
@@ -131,7 +136,7 @@ class Begin(_Request, frozen=True):
     path: Path
     content_type: Annotated[str, msgspec.Meta(max_length=256)] = JSON_TYPE
     size: BodyBytes = 0
-    worst: bool = False
+    estimate: Estimate = Estimate.SLICES
     sent: bool = False
     body: bytes = b""
     offset: BodyBytes = 0

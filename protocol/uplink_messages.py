@@ -10,7 +10,8 @@ from typing import Annotated
 
 import msgspec
 
-from protocol.entitlements import Entitlement, Priority
+from protocol.admission import Priority
+from protocol.entitlements import Entitlement
 from protocol.events import EventBatch, Subject
 from protocol.ids import Key, ModelName, Tags
 from protocol.leases import Counter, Denial, Grant, LeaseReport, Recall, Renewal, ScopeValue

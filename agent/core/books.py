@@ -19,7 +19,8 @@ from agent.core.pending import Group, Pending
 from agent.core.rates import RateAllowance
 from agent.core.reservations import EndedBook, ReservationBook
 from agent.core.tally import Tally
-from protocol.entitlements import Entitlement, Feature, Priority, Scope
+from protocol.admission import Priority
+from protocol.entitlements import Entitlement, Feature, Scope
 from protocol.local_messages import Call, Reserve
 from protocol.rates import NO_RATES, RateCard
 from protocol.uplink_messages import FirstCall

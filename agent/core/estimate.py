@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from enum import StrEnum
 
 import msgspec
 
 from agent.core.prompts import Prompt
 from agent.core.tokens.usage import Usage
+from protocol.admission import Estimate
 from protocol.events import Outcome, UsageSource
 from protocol.units import INPUT_CLASSES, OUTPUT_CLASSES
 
@@ -22,6 +22,10 @@ SLICE_TOKENS = 512
 
 OUTPUT_TOKENS_MAX = 16_384
 """The longest answer of a call that sets itself no limit, and of one whose limit is absurd at most four times it."""
+
+LONG_ANSWER_TOKENS = 2_048
+"""What an answer is taken to be that nothing bounds and of whose like nothing has been learned, unless the worst is
+wanted. To hold all that a model could say would refuse whoever has a small limit."""
 
 TEMPLATE_TOKENS = 256
 """What models are told before the first message, without the caller's doing."""
@@ -50,13 +54,6 @@ _CALLS_MAX = 2_048
 
 _UNIT = 1_024
 """Ratios are learned as tokens in so many bytes."""
-
-
-class Bound(StrEnum):
-    """How sure an estimate is: nothing passes ``worst``, one call of twenty passes ``p95``."""
-
-    WORST = "worst"
-    P95 = "p95"
 
 
 class Spread:
@@ -120,12 +117,12 @@ class Estimates:
                 text = self._spread("text", model)
                 text.add(-(-outputs * _UNIT // usage.output_bytes), outputs, usage.output_bytes)
 
-    def input_tokens(self, model: str, prompt: Prompt, bound: Bound) -> int:
+    def input_tokens(self, model: str, prompt: Prompt, estimate: Estimate) -> int:
         """How many tokens the prompt may be."""
         worst = prompt.text_bytes + TEMPLATE_TOKENS
         beside = prompt.media * MEDIA_TOKENS + UNSEEN_TOKENS * prompt.unseen
         known = self._known("prompt", model, _size(prompt.text_bytes))
-        if bound is Bound.WORST or known is None:
+        if estimate is Estimate.WORST or known is None:
             return worst + beside
         return min(worst, -(-prompt.text_bytes * known.p95() // _UNIT)) + beside
 
@@ -134,16 +131,20 @@ class Estimates:
         known = self._known("prompt", model, _size(prompt.text_bytes))
         return -(-prompt.text_bytes // PROMPT_BYTES_PER_TOKEN) if known is None else known.share_of(prompt.text_bytes)
 
-    def output_tokens(self, model: str, prompt: Prompt, bound: Bound) -> int:
+    def output_tokens(self, model: str, prompt: Prompt, estimate: Estimate) -> int:
         """How many tokens all answers may be."""
         limit = prompt.output_max or OUTPUT_TOKENS_MAX
         worst = min(limit, 4 * OUTPUT_TOKENS_MAX) * prompt.choices
+        if estimate is Estimate.WORST:
+            return worst
         known = self._known("output", model)
-        return worst if bound is Bound.WORST or known is None else min(worst, known.p95())
+        if known is not None:
+            return min(worst, known.p95())
+        return worst if prompt.output_max else min(worst, LONG_ANSWER_TOKENS * prompt.choices)
 
     def first_slice(self, prompt: Prompt) -> int:
         """How much output to hold before a stream begins."""
-        return min(SLICE_TOKENS * prompt.choices, self.output_tokens("", prompt, Bound.WORST))
+        return min(SLICE_TOKENS * prompt.choices, self.output_tokens("", prompt, Estimate.WORST))
 
     def next_slice(self, model: str, prompt: Prompt, output_bytes: int, held: int) -> int | None:
         """How much output to hold in all, now that so many bytes have been streamed; ``None``: what is held will do.
@@ -154,12 +155,12 @@ class Estimates:
         if spent + SLICE_TOKENS // 2 <= held:
             return None
         more = max(held, spent) + SLICE_TOKENS
-        most = max(self.output_tokens(model, prompt, Bound.WORST), held)
+        most = max(self.output_tokens(model, prompt, Estimate.WORST), held)
         return min(more, most) if most > held else None
 
     def bytes_within(self, model: str, prompt: Prompt, output_bytes: int, held: int) -> int | None:
         """How many more bytes of output the next slice can wait for; ``None``: what is held is all there will be."""
-        if held >= self.output_tokens(model, prompt, Bound.WORST):
+        if held >= self.output_tokens(model, prompt, Estimate.WORST):
             return None
         known = self._known("text", model)
         left = max(0, held - SLICE_TOKENS // 2 - self._spent(model, output_bytes))

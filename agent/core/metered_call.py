@@ -6,21 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from agent.core.estimate import SLICE_TOKENS, Bound, Estimates
+from agent.core.estimate import SLICE_TOKENS, Estimates
 from agent.core.paths import answers_in_tokens
 from agent.core.tokens.read import DOCUMENT_BYTES_MAX, EVENTS_IN_BODY, UsageReader
 from agent.core.tokens.usage import Pass, Usage
 from agent.core.told import Told
+from protocol.admission import Estimate
 from protocol.decisions import Decision, Verdict
 from protocol.events import Outcome, UsageSource
 from protocol.local_messages import Call, ErrorReply, Extend, Record, Release, Reserve, Settle
 from protocol.units import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS
 
 DEADLINE_MS = 2_000
-
-LONG_ANSWER_TOKENS = 2_048
-"""What is held at most of an answer that comes whole and is not bounded by its request, unless the worst is wanted. To
-hold all that a model could say would refuse whoever has a small limit."""
 
 _CACHES_SAY = ("cf-aig-cache-status", "x-portkey-cache-status", "helicone-cache")
 
@@ -51,7 +48,7 @@ class MeteredCall:
         provider: str | None,
         path: str,
         told: Told,
-        bound: Bound,
+        estimate: Estimate = Estimate.SLICES,
         document_bytes_max: int = DOCUMENT_BYTES_MAX,
     ) -> None:
         self._estimates = estimates
@@ -62,9 +59,9 @@ class MeteredCall:
         self._prompt = told.prompt
         self._streams = told.streams
         self._model = call.model or ""
-        self._bound = bound
-        self._held = self._first_output()
-        self._inputs = estimates.input_tokens(self._model, self._prompt, bound)
+        self._estimate = estimate
+        self._held = self._first_output(estimate)
+        self._inputs = estimates.input_tokens(self._model, self._prompt, estimate)
         self._reader: UsageReader | None = None
         self._stored = False
         self._others: tuple[Pass, ...] = ()
@@ -79,9 +76,14 @@ class MeteredCall:
 
     def reserve(self, *, breakdown: bool = False) -> Reserve:
         """What must be held before it is sent. ``breakdown``: to be told how all limits stand."""
-        amounts = self._amounts(self._held)
+        more = list(Estimate)[list(Estimate).index(self._estimate) + 1 :]
         return Reserve(
-            reservation=self.name, call=self.call, amounts=amounts, deadline_ms=DEADLINE_MS, breakdown=breakdown
+            reservation=self.name,
+            call=self.call,
+            amounts=self._amounts(self._held),
+            estimates={one: self._estimated(one) for one in more},
+            deadline_ms=DEADLINE_MS,
+            breakdown=breakdown,
         )
 
     def release(self) -> Release:
@@ -112,10 +114,14 @@ class MeteredCall:
         if used_up and not is_allowed(reply) and isinstance(reply, Decision | ErrorReply):
             self.cut = reply
 
+    def holds(self, held: Mapping[str, int]) -> None:
+        """So much is held for it."""
+        self._held = max(self._held, held.get(OUTPUT_TOKENS, 0))
+
     def resume(self, held: Mapping[str, int]) -> None:
         """It goes on with what is held for it already."""
         self.resumed = True
-        self._held = max(self._held, held.get(OUTPUT_TOKENS, 0))
+        self.holds(held)
 
     def take(self, offset: int, chunk: bytes, headers: Mapping[str, str], extend: Extending) -> bool:
         """Bytes of the answer that follow ``offset`` others; those that came before change nothing.
@@ -219,19 +225,20 @@ class MeteredCall:
             self._held = outputs
         return reply
 
-    def _first_output(self) -> int:
+    def _first_output(self, estimate: Estimate) -> int:
         if not answers_in_tokens(self._path):
             return 0
-        if self._streams:
+        if self._streams and estimate is Estimate.SLICES:
             return self._estimates.first_slice(self._prompt)
-        most = self._estimates.output_tokens(self._model, self._prompt, self._bound)
-        if self._bound is Bound.P95 and self._prompt.output_max is None:
-            return min(most, LONG_ANSWER_TOKENS * self._prompt.choices)
-        return most
+        return self._estimates.output_tokens(self._model, self._prompt, estimate)
 
     def _next(self, held: int) -> int | None:
         assert self._reader is not None
         return self._estimates.next_slice(self._model, self._prompt, self._reader.output_bytes, held)
+
+    def _estimated(self, estimate: Estimate) -> dict[str, int]:
+        inputs = self._estimates.input_tokens(self._model, self._prompt, estimate)
+        return {REQUESTS: 1, INPUT_TOKENS: inputs, OUTPUT_TOKENS: self._first_output(estimate)}
 
     def _amounts(self, outputs: int) -> dict[str, int]:
         return {REQUESTS: 1, INPUT_TOKENS: self._inputs, OUTPUT_TOKENS: outputs}

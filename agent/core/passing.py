@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from agent.core.attribution import PREFIX, call_of
-from agent.core.estimate import SLICE_TOKENS, Bound, Estimates
+from agent.core.estimate import SLICE_TOKENS, Estimates
 from agent.core.metered_call import MeteredCall
 from agent.core.paths import answers_in_tokens, is_metered
 from agent.core.prompts import Prompt
@@ -165,7 +165,7 @@ class _Ends(UsageReader):
 
 def _metered(name: str, asked: Passed, estimates: Estimates) -> MeteredCall:
     told = asked.told._replace(streams=False)  # nobody could hold more while it streams
-    return MeteredCall(estimates, name, asked.call, asked.provider, asked.path, told, Bound.P95)
+    return MeteredCall(estimates, name, asked.call, asked.provider, asked.path, told)
 
 
 def _likely(asked: Passed, estimates: Estimates) -> dict[str, int]:

@@ -11,8 +11,9 @@ from agent.core.budget import Allowance, Purpose
 from agent.core.decide import Path, Room, decide, grown_too_big, too_big
 from agent.core.derived import with_most
 from agent.core.lacking import RETRY_MS, Refused, Wait, kept_for_others, rests
+from protocol.admission import Priority
 from protocol.decisions import Code, Decision, feature_refusal
-from protocol.entitlements import Entitlement, Priority
+from protocol.entitlements import Entitlement
 from protocol.local_messages import Call
 from protocol.uplink_messages import FirstCall
 from protocol.violations import Violation

@@ -8,7 +8,8 @@ from agent.core.kinds import new_lease
 from agent.core.leases import Lease
 from agent.operations.admit import seek_lease
 from agent.operations.park import try_again
-from protocol.entitlements import Entitlement, InFlight, Priority
+from protocol.admission import Priority
+from protocol.entitlements import Entitlement, InFlight
 from protocol.leases import Denial, Grant, Standing
 from protocol.uplink_messages import FirstCall, SyncReply, SyncRequest
 

@@ -8,7 +8,6 @@ import msgspec
 
 from agent.core.books import Books
 from agent.core.calls import BODY_BYTES_MAX, Fetching
-from agent.core.estimate import Bound
 from agent.core.fetched import FetchedAnswer, FetchedBatch, place_of
 from agent.core.metered_call import MeteredCall, is_allowed
 from agent.core.paths import is_metered
@@ -56,9 +55,11 @@ def begin(books: Books, request: Begin) -> Reserve | Decision | Taken | ErrorRep
 def decided(books: Books, request: Reserve, outcome: Any) -> None:
     """What was reserved for a call has been decided: a refused one is not sent, so there is nothing to watch."""
     call = books.calls.get(request.reservation)
-    if call is None or outcome is None or is_allowed(outcome):
+    if outcome is None or not isinstance(call, MeteredCall):
         return
-    if call.resumed:
+    if is_allowed(outcome):
+        call.holds(outcome.reservation.amounts)
+    elif call.resumed:
         call.cut = outcome
     else:
         books.calls.pop(request.reservation)
@@ -78,9 +79,8 @@ def _metered(books: Books, request: Begin, body: bytes) -> MeteredCall:
     call = request.call
     if told.model is not None:
         call = msgspec.structs.replace(call, model=told.model)
-    bound = Bound.WORST if request.worst else Bound.P95
     name, provider = request.reservation, request.provider
-    return MeteredCall(books.estimates, name, call, provider, request.path, told, bound, DOCUMENT_BYTES_MAX)
+    return MeteredCall(books.estimates, name, call, provider, request.path, told, request.estimate, DOCUMENT_BYTES_MAX)
 
 
 def _fetch(books: Books, request: Begin) -> Decision | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from agent.core.books import Books, Customer
 from agent.core.budget import Allowance, Purpose
 from agent.core.demand import asked_demand, renewal_due
-from protocol.entitlements import Priority
+from protocol.admission import Priority
 from protocol.events import EventBatch
 from protocol.leases import LeaseReport
 from protocol.uplink_messages import ASKS_MAX, LEASES_MAX, Ask, CustomerSync, FirstCall, SyncRequest

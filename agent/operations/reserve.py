@@ -6,12 +6,14 @@ from agent.core import answers
 from agent.core.books import RESERVATIONS_MAX, Books
 from agent.core.decide import Path, look_along
 from agent.core.demand import asks_ahead
-from agent.core.derived import as_said
+from agent.core.derived import as_said, with_most
 from agent.core.lacking import Step
 from agent.core.reservations import Line, Reservation
 from agent.operations.admit import BATCH, Admitted, admit, seek_lease
 from protocol import decisions
+from protocol.admission import Estimate
 from protocol.decisions import Decision
+from protocol.entitlements import limits_on_path
 from protocol.local_messages import Call, ErrorReply, Problem, Reserve
 from protocol.units import normalise
 
@@ -29,7 +31,8 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
     if len(books.reservations) >= RESERVATIONS_MAX:
         text = f"{RESERVATIONS_MAX} calls are in flight on this host already; settle or release some"
         return ErrorReply(error=Problem("overloaded", text), retry=True)
-    outcome = admit(books, request.call, meters, now_ms, until_ms, priority=request.priority)
+    wanted = _wanted(books, request, meters) if request.estimates else meters
+    outcome = admit(books, request.call, wanted, now_ms, until_ms, priority=request.priority)
     if not isinstance(outcome, Admitted):
         return outcome
     amounts, batch = outcome.meters, request.priority is BATCH
@@ -48,6 +51,21 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
     books.pending.opened[held.id] = held
     books.counters.reserved += 1
     return _answer(books, held, outcome.path, request.call, now_ms, breakdown=request.breakdown)
+
+
+def _wanted(books: Books, request: Reserve, meters: dict[str, int]) -> dict[str, int]:
+    """What must fit, as the limit on the path says that wants most. While nobody here knows the customer it does not
+    matter: the call waits, and asks again."""
+    call, customer = request.call, books.customers.get(request.call.customer)
+    if customer is None or customer.entitlement is None:
+        return meters
+    counted = with_most(customer.card.choose(call.feature, call.model), meters)
+    limits = limits_on_path(customer.entitlement.limits, call.feature, counted, call.subject.role)
+    asked = {limit.estimate for limit in limits}
+    for estimate in (Estimate.WORST, Estimate.P95):
+        if estimate in asked and estimate in request.estimates:
+            return normalise(request.estimates[estimate], {})
+    return meters
 
 
 def take(books: Books, step: Step, amount: int, now_ms: int, batch: bool = False) -> Line:

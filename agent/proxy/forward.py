@@ -11,7 +11,7 @@ import httpx
 import trio
 
 from agent.core.attribution import Owners, call_of
-from agent.core.estimate import Bound, Estimates
+from agent.core.estimate import Estimates
 from agent.core.fetched import Answers, FetchedAnswer, FetchedBatch, place_of
 from agent.core.metered_call import Extending, MeteredCall, is_allowed
 from agent.core.paths import is_metered
@@ -23,6 +23,7 @@ from agent.proxy.cutting import last_words
 from agent.proxy.hiding import UsageHider
 from agent.proxy.lines import Lines
 from agent.proxy.upstreams import Target, target_of
+from protocol.admission import Estimate
 from protocol.decisions import Decision
 from protocol.local_messages import ErrorReply, Problem, Reply
 
@@ -121,7 +122,8 @@ class Forwarder:
         dispatch: the agent's operations. finish: runs what must go on when a caller has gone.
         estimates, answers: what the agent has learned and remembers, whoever brings the calls.
         vendor_headers: tell limits as OpenAI does, too.
-        urls: providers by name. owners, feature: see :func:`agent.core.attribution.call_of`.
+        urls: providers by name. estimate: what is held for a call at least.
+        owners, feature: see :func:`agent.core.attribution.call_of`.
     """
 
     def __init__(
@@ -132,7 +134,7 @@ class Forwarder:
         urls: dict[str, str],
         owners: Owners | None,
         feature: str | None,
-        bound: Bound,
+        estimate: Estimate,
         lines: Lines,
         estimates: Estimates,
         answers: Answers,
@@ -146,7 +148,7 @@ class Forwarder:
         self._urls = urls
         self._owners = owners
         self._feature = feature
-        self._bound = bound
+        self._estimate = estimate
         self._lines = lines
         self._answers = answers
         self._kept: set[trio.CancelScope] = set()
@@ -164,13 +166,15 @@ class Forwarder:
         call = call_of(named, prepared.told.model, self._owners, self._feature)
         name = f"proxy-{self._random_id()}"
         provider, path, told = target.provider, target.path, prepared.told
-        metered = MeteredCall(self._estimates, name, call, provider, path, told, self._bound)
+        metered = MeteredCall(self._estimates, name, call, provider, path, told, self._estimate)
         reply = await admission.ask(self._dispatch, metered.reserve(breakdown=self._vendor_headers))
         limits = reply.breakdown if isinstance(reply, Decision) and self._vendor_headers else ()
         if not is_allowed(reply):
             await caller.refuse(reply, vendor_ratelimit(limits))
             return
         assert isinstance(reply, Decision)
+        if reply.reservation is not None:
+            metered.holds(reply.reservation.amounts)
         ours = ratelimit(reply) + vendor_ratelimit(limits)
         if told.streams:  # left at once, the provider stops, and bills what it has put out
             await self._pass_on(asked, target, prepared, caller, metered, ours)

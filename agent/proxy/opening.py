@@ -9,7 +9,7 @@ import httpx
 import msgspec
 
 from agent.core.attribution import decode_owners
-from agent.core.estimate import Bound, Estimates
+from agent.core.estimate import Estimates
 from agent.core.fetched import Answers
 from agent.proxy.admission import Dispatch
 from agent.proxy.forward import Forwarder
@@ -43,7 +43,7 @@ def make_proxy(
             urls={**DEFAULT_URLS, **settings.urls},
             owners=owners,
             feature=settings.feature,
-            bound=Bound.WORST if settings.worst else Bound.P95,
+            estimate=settings.estimate,
             lines=lines,
             estimates=estimates,
             answers=answers,

@@ -72,7 +72,7 @@ class Sent(NamedTuple):
     content_type: str
     body: bytes | None
     size: int
-    worst: bool
+    estimate: str
     hides_usage: bool
     fetches: bool
 
@@ -181,7 +181,10 @@ class ObservedCall:
             about["size"] = told.size
         if told.fetches:
             about["method"] = "GET"
-        about |= {name: True for name, said in (("worst", told.worst), ("sent", sent)) if said}
+        if told.estimate != "slices":
+            about["estimate"] = told.estimate
+        if sent:
+            about["sent"] = True
         body = told.body or b""
         return [
             requests.begin(self._call, self.reservation, about, body[at : at + PIECE_BYTES], at)

@@ -30,9 +30,11 @@ class CheckOptions(CallOptions):
 
 
 class ReserveOptions(CheckOptions):
-    """``reservation``: its id (a new random one); ``ttl_ms``: how long it lives, 1000 to 86400000 (600000)."""
+    """``reservation``: its id (a new random one); ``estimates``: other amounts, held instead where a limit on the path
+    asks for that estimate, ``p95`` or ``worst``; ``ttl_ms``: how long it lives, 1000 to 86400000 (600000)."""
 
     reservation: NotRequired[str | None]
+    estimates: NotRequired[Mapping[str, Mapping[str, int]]]
     ttl_ms: NotRequired[int]
 
 
@@ -218,8 +220,8 @@ def _call(customer: str, feature: str, wanted: dict[str, Any]) -> Call:
 
 _CALL_OPTIONS = (*_SUBJECT, "tags", "model")
 _ORDER = (
-    "feature", "user", "workspace", "role", "api_key", "tags", "amounts", "tokens", "at_ms", "ttl_ms", "usage_source",
-    "outcome", "model", "provider", "deadline_ms", "breakdown", "priority",
+    "feature", "user", "workspace", "role", "api_key", "tags", "amounts", "estimates", "tokens", "at_ms", "ttl_ms",
+    "usage_source", "outcome", "model", "provider", "deadline_ms", "breakdown", "priority",
 )  # fmt: skip
 _DEFAULTS = {"usage_source": "provider", "outcome": "complete", "breakdown": False, "priority": "interactive"}
 

@@ -30,7 +30,7 @@ def meter(
     api_key: str | None = None,
     tags: Mapping[str, str] | None = None,
     provider: str | None = None,
-    estimate: str = "p95",
+    estimate: str = "slices",
     socket_path: str | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> T:
@@ -45,21 +45,22 @@ def meter(
         customer, feature, user, workspace, role, api_key, tags: whose its calls are, where
             :func:`allotment.attributed` does not say otherwise.
         provider: under which calls are counted: ``openai``, ``anthropic`` or ``gemini`` after the SDK.
-        estimate: what is held before a call: ``p95``, what 95 of a hundred such calls do not pass; ``worst``, the
-            most that it can use.
+        estimate: what every call must find room for at least, whatever its limits say: ``slices``, its prompt and a
+            slice of its answer at a time; ``p95``, what 95 of a hundred such answers do not pass; ``worst``, the most
+            that it can use.
         socket_path, timeout_s: as of :class:`allotment.Client`.
 
     Raises:
         TypeError: it is no such client, or one that speaks in a way that cannot be metered.
         ValueError: ``estimate`` is none of these.
     """
-    if estimate not in ("p95", "worst"):
-        raise ValueError(f"estimate: is {estimate!r}; expected 'p95' or 'worst'")
+    if estimate not in ("slices", "p95", "worst"):
+        raise ValueError(f"estimate: is {estimate!r}; expected 'slices', 'p95' or 'worst'")
     labels = Attribution(customer, feature, user, workspace, role, api_key, dict(tags or {}))
 
     def metered(http: Any, family: str) -> Any:
         library = _library_of(http)
-        how = Meter(library, family, provider or family, labels, estimate == "worst")
+        how = Meter(library, family, provider or family, labels, estimate)
         return _metered(http, how, lambda kind: kind(socket_path, timeout_s=timeout_s))
 
     family = _family_of(client)

@@ -46,7 +46,7 @@ class Meter(NamedTuple):
     family: str
     provider: str
     labels: Attribution
-    worst: bool
+    estimate: str
 
     def observe(self, request: Any) -> tuple[Any, ObservedCall | Problem | None]:
         """The request as it is to be sent, and the call that it is; ``None``: it costs nothing."""
@@ -73,7 +73,7 @@ class Meter(NamedTuple):
         size = len(body) if body is not None else int(said[:15]) if said.isdecimal() else 0
         shown = body if body is not None and size <= BODY_BYTES_MAX else None
         hides = asked is not None
-        sent = Sent(self.family, self.provider, path[:2048], kind[:256], shown, size, self.worst, hides, fetches)
+        sent = Sent(self.family, self.provider, path[:2048], kind[:256], shown, size, self.estimate, hides, fetches)
         content = {"stream": request.stream} if body is None else {"content": body}
         changed = self.library.Request(
             request.method, request.url, headers=headers, extensions=request.extensions, **content

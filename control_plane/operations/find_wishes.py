@@ -11,14 +11,8 @@ from control_plane.core.kinds import Kind, kind_of
 from control_plane.operations.exchange import Exchange, is_scope_value
 from control_plane.store.allowances import Key
 from control_plane.store.demands import Place
-from protocol.entitlements import (
-    CustomerStatus,
-    InFlight,
-    Limit,
-    Priority,
-    limits_on_path,
-    scope_value,
-)
+from protocol.admission import Priority
+from protocol.entitlements import CustomerStatus, InFlight, Limit, limits_on_path, scope_value
 from protocol.leases import Denial, Standing
 from protocol.rates import RateCard
 from protocol.uplink_messages import Ask, CustomerSync, FirstCall

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from protocol.admission import Priority
 from protocol.codec import MsgpackDecoder
-from protocol.entitlements import Entitlement, Limit, Priority, limits_on_path, scope_value
+from protocol.entitlements import Entitlement, Limit, limits_on_path, scope_value
 from protocol.events import UsageEvent
 from protocol.instants import DURATION_MS_MAX, INSTANT_MS_MAX
 from protocol.leases import Denial, Grant, LeaseReport, Recall, Renewal, Standing, burst_left

@@ -14,8 +14,9 @@ from agent.operations.extend import extend
 from agent.operations.park import try_due
 from agent.operations.reserve import reserve
 from agent.operations.settle import settle
+from protocol.admission import Priority
 from protocol.decisions import Decision
-from protocol.entitlements import InFlight, Limit, Priority, Rate, Scope
+from protocol.entitlements import InFlight, Limit, Rate, Scope
 from protocol.events import Subject
 from protocol.local_messages import Call, Extend, Reserve, Settle
 from protocol.windows import WindowKind

@@ -13,8 +13,9 @@ from agent.operations.park import try_due
 from agent.operations.record import record
 from agent.operations.reserve import reserve
 from agent.operations.settle import settle
+from protocol.admission import Priority
 from protocol.decisions import Code, Decision, Verdict
-from protocol.entitlements import InFlight, Limit, LimitEnd, Priority, Scope
+from protocol.entitlements import InFlight, Limit, LimitEnd, Scope
 from protocol.events import Subject
 from protocol.local_messages import Call, Check, Extend, Record, Reserve, Settle
 from protocol.uplink_messages import WatchReply

@@ -22,8 +22,9 @@ from agent.operations.record import record
 from agent.operations.release import release
 from agent.operations.reserve import reserve
 from agent.operations.settle import settle
+from protocol.admission import Priority
 from protocol.decisions import Decision
-from protocol.entitlements import InFlight, Limit, Priority, Rate
+from protocol.entitlements import InFlight, Limit, Rate
 from protocol.events import Outcome
 from protocol.local_messages import RESERVATION_TTL_MS, Call, Extend, Record, Release, Reserve, Settle
 from protocol.windows import WindowKind

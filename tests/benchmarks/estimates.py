@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.core.estimate import SLICE_TOKENS, Bound, Estimates
+from agent.core.estimate import SLICE_TOKENS, Estimates
 from agent.core.prompts import Prompt
 from agent.core.tokens.usage import Usage
+from protocol.admission import Estimate
 from protocol.events import Outcome, UsageSource
 
 BYTES_PER_TOKEN = {
@@ -91,9 +92,9 @@ def replay(kind: str, trace: Path) -> None:
     asks = ran_ahead = 0
     for inputs, outputs in calls(trace):
         prompt = Prompt(int(inputs * drawn(BYTES_PER_TOKEN[kind], rng)) + ENVELOPE_BYTES)
-        for bound in Bound:
-            tallies[f"prompt, {bound}"].add(estimates.input_tokens("m", prompt, bound), inputs)
-            tallies[f"output, {bound}"].add(estimates.output_tokens("m", prompt, bound), outputs)
+        for estimate in (Estimate.WORST, Estimate.P95):
+            tallies[f"prompt, {estimate}"].add(estimates.input_tokens("m", prompt, estimate), inputs)
+            tallies[f"output, {estimate}"].add(estimates.output_tokens("m", prompt, estimate), outputs)
         per_token = drawn(BYTES_PER_TOKEN[kind], rng)
         more, held, ahead = streamed(estimates, prompt, outputs, per_token)
         tallies["slices held"].add(held, outputs)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import allotment
 from allotment import attempts, requests
 from allotment.wire import FrameReader, RequestEncoder
+from protocol.admission import Estimate, Priority
 from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.decisions import Code, Decision, LimitState, Reservation, Verdict
-from protocol.entitlements import Priority
 from protocol.events import Outcome, Subject, UsageSource
 from protocol.framing import HEAD_BYTES, frame
 from protocol.instants import INSTANT_MS_MAX
@@ -64,6 +64,9 @@ waiting = some(
     breakdown=st.booleans(),
     priority=st.sampled_from(Priority).map(str),
 )
+estimates = some(
+    estimates=st.dictionaries(st.sampled_from(Estimate).map(str), amounts.filter(bool), min_size=1),
+)
 used = some(
     amounts=amounts,
     tokens=tokens,
@@ -85,7 +88,7 @@ def call_of(customer: str, feature: str, options: dict[str, Any]) -> Call:
 
 
 def enums(options: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"usage_source": UsageSource, "outcome": Outcome, "priority": Priority}
+    kinds = {"usage_source": UsageSource, "outcome": Outcome, "priority": Priority, "estimate": Estimate}
     return {name: kinds[name](value) if name in kinds else value for name, value in options.items()}
 
 
@@ -95,11 +98,11 @@ def test_a_check_is_understood_as_it_was_meant(request_id, customer, feature, su
     assert understood(requests.check(customer, feature, **subject, **options), request_id) == meant
 
 
-@given(ids, keys, keys, who, waiting, keys, some(ttl_ms=ttls))
-def test_a_reserve_is_understood_as_it_was_meant(request_id, customer, feature, subject, options, name, ttl):
+@given(ids, keys, keys, who, waiting, keys, some(ttl_ms=ttls), estimates)
+def test_a_reserve_is_understood_as_it_was_meant(request_id, customer, feature, subject, options, name, ttl, others):
     call = call_of(customer, feature, subject)
-    meant = Reserve(id=request_id, reservation=name, call=call, **enums(options), **ttl)
-    wanted = requests.split_reserve(customer, feature, {**subject, **options, **ttl, "reservation": name})
+    meant = Reserve(id=request_id, reservation=name, call=call, **enums(options), **ttl, **others)
+    wanted = requests.split_reserve(customer, feature, {**subject, **options, **ttl, **others, "reservation": name})
     assert understood(requests.reserve(*wanted), request_id) == meant
 
 
@@ -125,7 +128,7 @@ def test_a_record_is_understood_as_it_was_meant(request_id, customer, feature, s
 sent_to = some(
     content_type=st.text(max_size=20),
     size=quantities,
-    worst=st.booleans(),
+    estimate=st.sampled_from(Estimate).map(str),
     sent=st.booleans(),
     method=st.text(max_size=16),
 )
@@ -142,7 +145,7 @@ def test_a_begin_is_understood_as_it_was_meant(
 ):
     about = {"provider": provider, "path": path, **about}
     call = call_of(customer, feature, subject)
-    meant = Begin(id=request_id, reservation=name, call=call, **about, body=piece, offset=offset)
+    meant = Begin(id=request_id, reservation=name, call=call, **enums(about), body=piece, offset=offset)
     said = requests.begin(allotment.Call(customer, feature, **subject), name, about, piece, offset)
     assert understood(said, request_id) == meant
 

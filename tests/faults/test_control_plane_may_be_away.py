@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import trustme
 
 from allotment import AgentUnavailable
 
@@ -142,6 +144,30 @@ def lie(own_plane) -> Iterator[Callable[..., None]]:
     begin.end = end
     yield begin
     end()
+
+
+def test_an_agent_speaks_tls_with_whom_its_ca_vouches_for_and_says_why_with_nobody_else(
+    no_plane, make_agent, wait_until, tmp_path
+) -> None:
+    ours, theirs = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(tmp_path / "ca.pem")
+    Liar.said = (401, {}, b'{"code":"unauthenticated","detail":"that was heard"}')
+    for ca, expected in ((ours, "that was heard"), (theirs, "CERTIFICATE_VERIFY_FAILED")):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("localhost").configure_cert(context)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            more = {
+                "ALLOTMENT_CONTROL_PLANE_URL": f"https://localhost:{server.server_port}",
+                "ALLOTMENT_CA_FILE": str(tmp_path / "ca.pem"),
+            }
+            agent = make_agent(no_plane, more=more).start()
+            wait_until(
+                expected, lambda agent=agent, said=expected: said in (agent.status().control_plane["error"] or "")
+            )
+            agent.kill()
+            server.shutdown()
 
 
 LIES = {

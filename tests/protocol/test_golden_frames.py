@@ -52,7 +52,8 @@ AS_THE_CLIENT_SAYS_IT = {
     ),
     "reserve": _reserve(user="u7", amounts={"input_tokens": 900, "output_tokens": 512}, reservation="r-1"),
     "reserve_with_everything": _reserve(
-        **FULL, reservation="r-1", amounts={"input_tokens": 0}, ttl_ms=30_000, deadline_ms=60_000, breakdown=True
+        **FULL, reservation="r-1", amounts={"input_tokens": 0}, estimates={"worst": {"input_tokens": 9}}, ttl_ms=30_000,
+        deadline_ms=60_000, breakdown=True,
     ),
     "check_batch": requests.check("acme", "chat", user="u7", amounts={"output_tokens": 512}, priority="batch"),
     "reserve_batch": _reserve(user="u7", amounts={"output_tokens": 512}, reservation="r-2", priority="batch"),
@@ -70,7 +71,7 @@ AS_THE_CLIENT_SAYS_IT = {
     ),
     "begin_with_everything": requests.begin(
         FULL_CALL, "r-1",
-        {"provider": "p", "path": "/x", "content_type": "audio/wav", "size": 9, "worst": True, "sent": True},
+        {"provider": "p", "path": "/x", "content_type": "audio/wav", "size": 9, "estimate": "worst", "sent": True},
         b"\x00\xff", 7,
     ),
     "begin_fetch": requests.begin(

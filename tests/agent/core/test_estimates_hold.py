@@ -18,12 +18,12 @@ from agent.core.estimate import (
     SLICE_TOKENS,
     TEMPLATE_TOKENS,
     UNSEEN_TOKENS,
-    Bound,
     Estimates,
 )
 from agent.core.prompts import Prompt, prompt_of
 from agent.core.tokens.read import usage_of
 from agent.core.tokens.usage import Usage
+from protocol.admission import Estimate
 from protocol.events import Outcome, UsageSource
 from tests.agent.core.recorded import STREAMS, events, read
 
@@ -58,7 +58,7 @@ def test_every_byte_of_every_text_is_in_the_bound(content: Any, spaced: bool) ->
     sent = {"messages": [{"role": "user", "content": content}]}
     prompt = prompt_of(json.dumps(sent, ensure_ascii=not spaced, indent=2 if spaced else None).encode(errors="replace"))
     assert prompt.text_bytes >= all_text(sent) - 3 * str(sent).count("\\ud")
-    assert Estimates().input_tokens("m", prompt, Bound.WORST) >= prompt.text_bytes + TEMPLATE_TOKENS
+    assert Estimates().input_tokens("m", prompt, Estimate.WORST) >= prompt.text_bytes + TEMPLATE_TOKENS
 
 
 @settings(deadline=None)
@@ -97,7 +97,7 @@ PICTURES: list[dict[str, Any]] = [
 def test_a_picture_counts_as_one_and_not_as_its_bytes(picture: dict[str, Any]) -> None:
     prompt = prompt_of(body(messages=[{"role": "user", "content": [{"type": "text", "text": "what?"}, picture]}]))
     assert (prompt.media, prompt.text_bytes < 500) == (1, True)
-    assert Estimates().input_tokens("m", prompt, Bound.WORST) > MEDIA_TOKENS
+    assert Estimates().input_tokens("m", prompt, Estimate.WORST) > MEDIA_TOKENS
 
 
 def test_text_that_looks_like_a_picture_counts_as_text() -> None:
@@ -119,25 +119,25 @@ def test_what_the_provider_adds_is_allowed_for() -> None:
     ):
         prompt = prompt_of(body(**fields))
         assert prompt.unseen is unseen, fields
-        worst = Estimates().input_tokens("m", prompt, Bound.WORST)
+        worst = Estimates().input_tokens("m", prompt, Estimate.WORST)
         assert worst == prompt.text_bytes + TEMPLATE_TOKENS + unseen * UNSEEN_TOKENS
 
 
 def test_a_limit_without_bounds_holds_no_fortune() -> None:
-    assert Estimates().output_tokens("m", Prompt(1, output_max=10**11), Bound.WORST) == 4 * OUTPUT_TOKENS_MAX
-    assert Estimates().output_tokens("m", Prompt(1, output_max=100, choices=3), Bound.WORST) == 300
-    assert Estimates().output_tokens("m", Prompt(1), Bound.WORST) == OUTPUT_TOKENS_MAX
+    assert Estimates().output_tokens("m", Prompt(1, output_max=10**11), Estimate.WORST) == 4 * OUTPUT_TOKENS_MAX
+    assert Estimates().output_tokens("m", Prompt(1, output_max=100, choices=3), Estimate.WORST) == 300
+    assert Estimates().output_tokens("m", Prompt(1), Estimate.WORST) == OUTPUT_TOKENS_MAX
 
 
 def test_nothing_is_learned_from_a_few_calls() -> None:
     estimates, prompt = Estimates(), Prompt(4_000)
     for _ in range(29):
         estimates.learn("m", prompt, ended(1_000, 100, 400))
-    assert estimates.input_tokens("m", prompt, Bound.P95) == 4_000 + TEMPLATE_TOKENS
+    assert estimates.input_tokens("m", prompt, Estimate.P95) == 4_000 + TEMPLATE_TOKENS
     estimates.learn("m", prompt, ended(1_000, 100, 400))
-    assert 1_000 <= estimates.input_tokens("m", prompt, Bound.P95) <= 1_100
-    assert 100 <= estimates.output_tokens("m", prompt, Bound.P95) <= 110
-    assert estimates.input_tokens("other", prompt, Bound.P95) == 4_000 + TEMPLATE_TOKENS
+    assert 1_000 <= estimates.input_tokens("m", prompt, Estimate.P95) <= 1_100
+    assert 100 <= estimates.output_tokens("m", prompt, Estimate.P95) <= 110
+    assert estimates.input_tokens("other", prompt, Estimate.P95) == 4_000 + TEMPLATE_TOKENS
 
 
 @settings(max_examples=30, deadline=None)
@@ -150,9 +150,9 @@ def test_about_one_call_of_twenty_passes_p95(seed: int, ratio: float, sigma: flo
         inputs = max(1, int(prompt.text_bytes * min(1.0, ratio * rng.uniform(0.7, 1.3))))
         outputs = max(1, int(rng.lognormvariate(5, sigma)))
         if at >= 1_000:
-            passed["inputs"] += inputs > estimates.input_tokens("m", prompt, Bound.P95)
-            passed["outputs"] += outputs > estimates.output_tokens("m", prompt, Bound.P95)
-        assert inputs <= estimates.input_tokens("m", prompt, Bound.WORST)
+            passed["inputs"] += inputs > estimates.input_tokens("m", prompt, Estimate.P95)
+            passed["outputs"] += outputs > estimates.output_tokens("m", prompt, Estimate.P95)
+        assert inputs <= estimates.input_tokens("m", prompt, Estimate.WORST)
         estimates.learn("m", prompt, ended(inputs, outputs))
     assert all(count <= 0.075 * 2_000 for count in passed.values()), passed
 
@@ -162,8 +162,8 @@ def test_p95_is_never_more_than_the_worst(size: int, inputs: int, outputs: int, 
     estimates, prompt = Estimates(), Prompt(size, unseen=unseen)
     for _ in range(40):
         estimates.learn("m", Prompt(size), ended(inputs, outputs))
-    assert estimates.input_tokens("m", prompt, Bound.P95) <= estimates.input_tokens("m", prompt, Bound.WORST)
-    assert estimates.output_tokens("m", prompt, Bound.P95) <= estimates.output_tokens("m", prompt, Bound.WORST)
+    assert estimates.input_tokens("m", prompt, Estimate.P95) <= estimates.input_tokens("m", prompt, Estimate.WORST)
+    assert estimates.output_tokens("m", prompt, Estimate.P95) <= estimates.output_tokens("m", prompt, Estimate.WORST)
 
 
 def test_newer_calls_weigh_more() -> None:
@@ -171,8 +171,8 @@ def test_newer_calls_weigh_more() -> None:
     for tokens, times in ((5_000, 4_000), (2_000, 12_000)):
         for _ in range(times):
             estimates.learn("m", prompt, ended(tokens, tokens, 4 * tokens))
-    assert 2_000 <= estimates.input_tokens("m", prompt, Bound.P95) <= 2_200
-    assert 2_000 <= estimates.output_tokens("m", prompt, Bound.P95) <= 2_200
+    assert 2_000 <= estimates.input_tokens("m", prompt, Estimate.P95) <= 2_200
+    assert 2_000 <= estimates.output_tokens("m", prompt, Estimate.P95) <= 2_200
 
 
 def test_memory_is_bounded_whatever_models_are_called() -> None:
@@ -224,7 +224,7 @@ def test_slices_are_held_before_they_are_used(
     for used in range(0, outputs + 1, step):
         assert used <= held
         more = estimates.next_slice("m", prompt, used * per_token, held)
-        assert more is None or held < more <= max(held, estimates.output_tokens("m", prompt, Bound.WORST))
+        assert more is None or held < more <= max(held, estimates.output_tokens("m", prompt, Estimate.WORST))
         held = more or held
     spent = outputs if learned else outputs * per_token
     assert held <= max(SLICE_TOKENS * choices, spent * 1.1 + 2 * SLICE_TOKENS)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.attribution import Owner, call_of, decode_owners
-from agent.core.estimate import Bound, Estimates
+from agent.core.estimate import Estimates
 from agent.core.metered_call import MeteredCall
 from agent.core.paths import is_metered
 from agent.proxy.bodies import prepare
@@ -154,7 +154,7 @@ def test_what_cannot_be_anybodys_call_is_refused(changed, owners, field):
 
 def ended(status, *, whole, sent=True, body=b""):
     prepared = prepare(CHAT, JSON, b'{"model":"m","messages":[{"role":"user","content":"hello you"}]}')
-    call = MeteredCall(Estimates(), "r", Call("acme", "chat", model="m"), "openai", CHAT.path, prepared.told, Bound.P95)
+    call = MeteredCall(Estimates(), "r", Call("acme", "chat", model="m"), "openai", CHAT.path, prepared.told)
     if status is not None:
         call.answered({})
         call.feed(body, lambda _: None)

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from protocol.admission import Priority
 from protocol.codec import encode_msgpack
-from protocol.entitlements import Priority
 from protocol.events import Subject
 from protocol.leases import LeaseReport
 from protocol.uplink_messages import (

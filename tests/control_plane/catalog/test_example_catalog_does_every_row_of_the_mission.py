@@ -122,7 +122,7 @@ def test_it_uses_everything_that_a_catalog_can_say(acme: Acme) -> None:
     written = write_catalog(concise(said))
     for word in (
         *("by_role", "per_seat", "prorate", "shadow", "thresholds", "overage_price", "smooth", "burst", "rollover_max"),
-        *("in_flight: finish", "batch_floor", "others", "micros_per_unit", "combine: max"),
+        *("in_flight: finish", "batch_floor", "estimate: p95", "others", "micros_per_unit", "combine: max"),
     ):
         assert word in written, word
 

@@ -21,8 +21,9 @@ from control_plane.operations.sync_agent import Synced, TurnedAway, sync_agent
 from control_plane.store import agents
 from control_plane.store.catalog import FeatureRow, MeterRow
 from control_plane.store.database import Connection, Database
+from protocol.admission import Priority
 from protocol.codec import encode_msgpack
-from protocol.entitlements import FeatureKind, Limit, Priority, Rate
+from protocol.entitlements import FeatureKind, Limit, Rate
 from protocol.events import Charge, EventBatch, Subject, UsageEvent
 from protocol.leases import Grant, LeaseReport
 from protocol.uplink_messages import Ask, CustomerSync, FirstCall, SyncReply, SyncRequest

@@ -8,7 +8,8 @@ import pytest
 
 from control_plane.operations.reclaim_leases import CALL_LIFE_MS_MAX, SWEEPS
 from control_plane.store import allowances
-from protocol.entitlements import InFlight, Priority, Rate, Scope
+from protocol.admission import Priority
+from protocol.entitlements import InFlight, Rate, Scope
 from protocol.events import Subject
 from protocol.leases import LeaseReport
 
