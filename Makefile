@@ -76,7 +76,7 @@ $(READY): pyproject.toml client/pyproject.toml
 	@echo "Setting up $(VENV) (about a minute, once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -e ./client
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e ".[dev]" -e ./client
 	@touch $(READY)
 
 $(LITELLM_READY): tests/environments/litellm.txt
