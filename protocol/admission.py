@@ -16,8 +16,8 @@ class Estimate(StrEnum):
     """What a model call must find room for before it is sent, from the least to the most.
 
     ``slices``: what 95 of a hundred such prompts do not pass, and the answer a slice at a time while it streams.
-    ``p95``: what 95 of a hundred such answers do not pass, too, so that few are cut short. ``worst``: all that the call
-    could use at most; whatever is admitted can end.
+    ``p95``: what 95 of a hundred such answers do not pass, too, so that few are cut short. ``worst``: the most that the
+    request allows, so that whatever is admitted can end.
     """
 
     SLICES = "slices"

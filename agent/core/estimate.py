@@ -15,7 +15,7 @@ from agent.core.prompts import Prompt
 from agent.core.tokens.usage import Usage
 from protocol.admission import Estimate
 from protocol.events import Outcome, UsageSource
-from protocol.units import INPUT_CLASSES, OUTPUT_CLASSES
+from protocol.units import INPUT_CLASSES, OUTPUT_CLASSES, QUANTITY_MAX
 
 SLICE_TOKENS = 512
 """How much output is held at a time while an answer streams."""
@@ -122,9 +122,9 @@ class Estimates:
         worst = prompt.text_bytes + TEMPLATE_TOKENS
         beside = prompt.media * MEDIA_TOKENS + UNSEEN_TOKENS * prompt.unseen
         known = self._known("prompt", model, _size(prompt.text_bytes))
-        if estimate is Estimate.WORST or known is None:
-            return worst + beside
-        return min(worst, -(-prompt.text_bytes * known.p95() // _UNIT)) + beside
+        if estimate is not Estimate.WORST and known is not None:
+            worst = min(worst, -(-prompt.text_bytes * known.p95() // _UNIT))
+        return min(QUANTITY_MAX, worst + beside)
 
     def likely_input(self, model: str, prompt: Prompt) -> int:
         """How many tokens the text of the prompt is, more likely than not."""
@@ -134,7 +134,7 @@ class Estimates:
     def output_tokens(self, model: str, prompt: Prompt, estimate: Estimate) -> int:
         """How many tokens all answers may be."""
         limit = prompt.output_max or OUTPUT_TOKENS_MAX
-        worst = min(limit, 4 * OUTPUT_TOKENS_MAX) * prompt.choices
+        worst = min(QUANTITY_MAX, min(limit, 4 * OUTPUT_TOKENS_MAX) * prompt.choices)
         if estimate is Estimate.WORST:
             return worst
         known = self._known("output", model)
@@ -154,13 +154,12 @@ class Estimates:
         spent = self._spent(model, output_bytes)
         if spent + SLICE_TOKENS // 2 <= held:
             return None
-        more = max(held, spent) + SLICE_TOKENS
-        most = max(self.output_tokens(model, prompt, Estimate.WORST), held)
-        return min(more, most) if most > held else None
+        more = min(max(held, spent) + SLICE_TOKENS, _allowed(prompt))
+        return more if more > held else None
 
     def bytes_within(self, model: str, prompt: Prompt, output_bytes: int, held: int) -> int | None:
         """How many more bytes of output the next slice can wait for; ``None``: what is held is all there will be."""
-        if held >= self.output_tokens(model, prompt, Estimate.WORST):
+        if held >= _allowed(prompt):
             return None
         known = self._known("text", model)
         left = max(0, held - SLICE_TOKENS // 2 - self._spent(model, output_bytes))
@@ -210,6 +209,11 @@ class Estimates:
 
 def _sides(tokens: dict[str, int]) -> tuple[int, int]:
     return sum(tokens.get(name, 0) for name in INPUT_CLASSES), sum(tokens.get(name, 0) for name in OUTPUT_CLASSES)
+
+
+def _allowed(prompt: Prompt) -> int:
+    """The most that all answers may be by what the request says. What it does not say nobody knows for certain."""
+    return min(QUANTITY_MAX, (prompt.output_max or QUANTITY_MAX) * prompt.choices)
 
 
 def _size(text_bytes: int) -> int:

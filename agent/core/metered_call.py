@@ -183,16 +183,17 @@ class MeteredCall:
             usage = msgspec.structs.replace(usage, outcome=Outcome.ABORTED)
         if status is None or status >= 400:
             usage = msgspec.structs.replace(usage, outcome=Outcome.ERROR)
-        model = usage.model or self._model
-        self._estimates.learn(model, self._prompt, usage)
-        usage = self._estimates.completed(model, self._prompt, usage)
+        # Under the name that was asked for: the answer's, with its date, is not known when the next is estimated.
+        asked = self._model or usage.model or ""
+        self._estimates.learn(asked, self._prompt, usage)
+        usage = self._estimates.completed(asked, self._prompt, usage)
         return Settle(
             reservation=self.name,
             amounts=usage.meters,
             tokens=usage.tokens,
             usage_source=usage.usage_source,
             outcome=usage.outcome,
-            model=model or None,
+            model=usage.model or self._model or None,
             provider=self.provider,
             call=self.call,
         )

@@ -80,7 +80,8 @@ def passed(path: str, headers: Headers, body: bytes) -> Passed:
 
 
 def reserved(name: str, asked: Passed, estimates: Estimates) -> Reserve:
-    """What to hold for it: the most, if it will be settled; what is likely, if that is all that will ever be known."""
+    """What to hold for it: what its limits ask for, if it will be settled; what is likely, if that is all that will
+    ever be known of it."""
     if asked.settles and asked.amounts is None:
         return _metered(name, asked, estimates).reserve()
     return Reserve(reservation=name, call=asked.call, amounts=_likely(asked, estimates))

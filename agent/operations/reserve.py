@@ -54,18 +54,17 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
 
 
 def _wanted(books: Books, request: Reserve, meters: dict[str, int]) -> dict[str, int]:
-    """What must fit, as the limit on the path says that wants most. While nobody here knows the customer it does not
-    matter: the call waits, and asks again."""
+    """What must fit, as the limit on the path says that wants most, and as far as the caller has said it. While nobody
+    here knows the customer, the least: the call waits, and is looked at again once its limits are known."""
     call, customer = request.call, books.customers.get(request.call.customer)
     if customer is None or customer.entitlement is None:
         return meters
     counted = with_most(customer.card.choose(call.feature, call.model), meters)
     limits = limits_on_path(customer.entitlement.limits, call.feature, counted, call.subject.role)
-    asked = {limit.estimate for limit in limits}
-    for estimate in (Estimate.WORST, Estimate.P95):
-        if estimate in asked and estimate in request.estimates:
-            return normalise(request.estimates[estimate], {})
-    return meters
+    order = list(Estimate)
+    most = max((order.index(limit.estimate) for limit in limits if limit.amount is not None), default=0)
+    said = [estimate for estimate in order[: most + 1] if estimate in request.estimates]
+    return normalise(request.estimates[said[-1]], {}) if said else meters
 
 
 def take(books: Books, step: Step, amount: int, now_ms: int, batch: bool = False) -> Line:

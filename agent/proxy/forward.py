@@ -25,13 +25,15 @@ from agent.proxy.lines import Lines
 from agent.proxy.upstreams import Target, target_of
 from protocol.admission import Estimate
 from protocol.decisions import Decision
-from protocol.local_messages import ErrorReply, Problem, Reply
+from protocol.local_messages import RESERVATION_TTL_MS, ErrorReply, Extend, Problem, Reply
 
 NO_HEADERS: Headers = []
 CONNECT_S = 10.0
 SILENCE_S = 600.0
 """So long a provider may think before the first byte, and between two: as the official clients wait."""
 
+PROLONG_S = RESERVATION_TTL_MS / 2_000
+"""A stream may hold for long what it will need: it lives on for as long as something comes."""
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError, h11.LocalProtocolError)
 """A caller that has left, or speaks something else."""
@@ -256,8 +258,12 @@ class Forwarder:
             watched.answered({name.lower(): value for name, value in response.headers.items()})
         await caller.begin(response.status_code, headers.of_answer(response.headers.raw, ours, shortened=events))
         assert isinstance(response.stream, httpx.AsyncByteStream)
+        prolong_at_s = trio.current_time() + PROLONG_S
         async for chunk in response.stream:
             if watched is not None:
+                if isinstance(watched, MeteredCall) and trio.current_time() >= prolong_at_s:
+                    self._extend(Extend(reservation=watched.name, amounts={}))
+                    prolong_at_s += PROLONG_S
                 watched.feed(chunk, self._extend)
                 if watched.cut is not None:
                     last = last_words(target.provider, watched.cut)

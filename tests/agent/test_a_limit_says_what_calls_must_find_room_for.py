@@ -126,3 +126,41 @@ def test_a_repeat_holds_the_same_again_whatever_has_changed_meanwhile(bench: Any
     assert caller.say(reserve).reservation.amounts["output_tokens"] == 500
     changed(bench, limit("out"))
     assert caller.say(reserve).reservation.amounts["output_tokens"] == 500
+
+
+def test_what_is_learned_of_a_model_is_known_by_the_name_that_requests_call_it(bench: Any) -> None:
+    """Providers answer under a longer name, with a date."""
+    caller = Caller(bench)
+    bench.entitle(limit("out", Estimate.P95))
+    before = caller.begin("first").reservation.amounts
+    for number in range(30):
+        caller.begin(f"r{number}")
+        caller.say(End(reservation=f"r{number}", status=200, body=STREAM))
+    amounts = caller.begin("last").reservation.amounts
+    assert b'"model":"m-1"' not in STREAM
+    assert 15 <= amounts["output_tokens"] <= 17 < before["output_tokens"]
+    assert amounts["input_tokens"] < before["input_tokens"]
+
+
+def test_an_unlimited_limit_asks_for_nothing(bench: Any) -> None:
+    unlimited = limit("b", Estimate.WORST, window=WindowKind.MONTH, amount=None)
+    assert held(bench, limit("a"), unlimited)["output_tokens"] == SLICE_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [((Estimate.P95, Estimate.WORST), 500), ((Estimate.P95,), 50), ((), 5)],
+    ids=["all", "p95 alone", "none"],
+)
+def test_of_what_the_caller_has_said_the_largest_that_is_asked_for_is_held(
+    bench: Any, said: tuple[Estimate, ...], expected: int
+) -> None:
+    caller, known = Caller(bench), {Estimate.P95: {"output_tokens": 50}, Estimate.WORST: {"output_tokens": 500}}
+    bench.entitle(limit("out", Estimate.WORST))
+    reserve = Reserve(
+        reservation="r",
+        call=Call("acme", "chat"),
+        amounts={"output_tokens": 5},
+        estimates={estimate: known[estimate] for estimate in said},
+    )
+    assert caller.say(reserve).reservation.amounts["output_tokens"] == expected

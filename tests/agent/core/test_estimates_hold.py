@@ -25,6 +25,7 @@ from agent.core.tokens.read import usage_of
 from agent.core.tokens.usage import Usage
 from protocol.admission import Estimate
 from protocol.events import Outcome, UsageSource
+from protocol.units import QUANTITY_MAX
 from tests.agent.core.recorded import STREAMS, events, read
 
 
@@ -217,17 +218,32 @@ def test_slices_are_held_before_they_are_used(
     outputs: int, output_max: int | None, choices: int, per_token: int, learned: bool, step: int
 ) -> None:
     estimates, prompt = Estimates(), Prompt(100, output_max=output_max, choices=choices)
-    outputs = min(outputs, (output_max or OUTPUT_TOKENS_MAX) * choices)
+    outputs = min(outputs, (output_max or outputs) * choices)
     for _ in range(40 * learned):
         estimates.learn("m", prompt, ended(10, 1_000, 1_000 * per_token))
     held = estimates.first_slice(prompt)
     for used in range(0, outputs + 1, step):
         assert used <= held
         more = estimates.next_slice("m", prompt, used * per_token, held)
-        assert more is None or held < more <= max(held, estimates.output_tokens("m", prompt, Estimate.WORST))
+        assert more is None or held < more <= (output_max or more) * choices
         held = more or held
     spent = outputs if learned else outputs * per_token
     assert held <= max(SLICE_TOKENS * choices, spent * 1.1 + 2 * SLICE_TOKENS)
+
+
+def test_a_stream_of_which_nothing_was_said_goes_on_in_slices_beyond_what_was_thought_the_most() -> None:
+    estimates, prompt = Estimates(), Prompt(100)
+    held = estimates.output_tokens("m", prompt, Estimate.WORST)
+    assert estimates.next_slice("m", prompt, 60_000, held) == 60_000 + SLICE_TOKENS
+    assert estimates.bytes_within("m", prompt, 10_000, held) == held - SLICE_TOKENS // 2 - 10_000
+
+
+def test_no_estimate_is_more_than_a_quantity_may_be() -> None:
+    huge = Prompt(QUANTITY_MAX, media=9, output_max=QUANTITY_MAX, choices=QUANTITY_MAX, unseen=True)
+    for estimate in Estimate:
+        assert Estimates().input_tokens("m", huge, estimate) == QUANTITY_MAX
+        assert Estimates().output_tokens("m", huge, estimate) == QUANTITY_MAX
+    assert Estimates().next_slice("m", huge, QUANTITY_MAX, 5) == QUANTITY_MAX
 
 
 def test_a_stream_that_ran_ahead_of_its_slice_is_caught_up_with() -> None:
