@@ -281,9 +281,8 @@ class Forwarder:
 
 def _request(asked: Asked, target: Target, prepared: Prepared) -> httpx.Request:
     url = httpx.URL(target.url)
-    host = url.netloc
     says_length = bool(prepared.body) or asked.method in ("POST", "PUT", "PATCH")
-    names = headers.of_request(asked.headers, host, len(prepared.body) if says_length else None)
+    names = headers.of_request(asked.headers, url.netloc, len(prepared.body) if says_length else None)
     timeout = {"connect": CONNECT_S, "read": SILENCE_S, "write": SILENCE_S, "pool": CONNECT_S}
     stream = httpx.ByteStream(prepared.body)
     return httpx.Request(asked.method, url, headers=names, stream=stream, extensions={"timeout": timeout})
