@@ -21,7 +21,8 @@ SLICE_TOKENS = 512
 """How much output is held at a time while an answer streams."""
 
 OUTPUT_TOKENS_MAX = 16_384
-"""The longest answer of a call that sets itself no limit, and of one whose limit is absurd at most four times it."""
+"""What is held, at most, before a call that sets itself no limit, and four times it before one whose limit is absurd.
+A stream that becomes longer takes slices."""
 
 LONG_ANSWER_TOKENS = 2_048
 """What an answer is taken to be that nothing bounds and of whose like nothing has been learned, unless the worst is

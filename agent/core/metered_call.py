@@ -239,7 +239,7 @@ class MeteredCall:
 
     def _estimated(self, estimate: Estimate) -> dict[str, int]:
         inputs = self._estimates.input_tokens(self._model, self._prompt, estimate)
-        return {REQUESTS: 1, INPUT_TOKENS: inputs, OUTPUT_TOKENS: self._first_output(estimate)}
+        return self._amounts(self._first_output(estimate)) | {INPUT_TOKENS: inputs}
 
     def _amounts(self, outputs: int) -> dict[str, int]:
         return {REQUESTS: 1, INPUT_TOKENS: self._inputs, OUTPUT_TOKENS: outputs}
