@@ -67,7 +67,9 @@ def take_note(books: Books, reply: WatchReply, asked_at_ms: int, now_ms: int, *,
     books.look_again |= {name for name in reply.customers if name in books.customers}
     if reply.recall or reply.reset:
         books.report_all = True
-    known = [one for one in reply.entitlements if one.customer in books.customers]
+    # A customer's first call is decided by what was asked after it came: an answer that was on its way by then may be
+    # older than the subscription that its caller has just made.
+    known = [one for one in reply.entitlements if (held := books.customers.get(one.customer)) and held.entitlement]
     since_ms = min(now_ms, asked_at_ms + reply.waited_ms)
     adopted = {one.customer for one in known if adopt_entitlement(books, one, since_ms)}
     if adopted:

@@ -271,6 +271,27 @@ def test_an_entitlement_of_a_customer_whom_nobody_here_serves_is_not_kept(bench)
     assert "bolt" not in bench.books.customers
 
 
+def test_a_first_call_is_not_decided_by_a_watch_that_was_answered_before_it_came(bench, tmp_path) -> None:
+    bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY), version=2)
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=encode_msgpack(bench.lender.answer(_request(await request.aread()))))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        async with stage.uplink:
+            assert stage.ask("r1") is None, "it waits"
+            before = Entitlement("acme", 1, CustomerStatus.NO_SUBSCRIPTION)
+            take_note(stage.books, WatchReply(7, ("acme",), entitlements=(before,)), 0, 0)
+            assert stage.ask("r1") is None, "it waits on"
+            await until_reserved(stage, "r1")
+
+    trio.run(story)
+    stage.journal.close()
+    assert not stage.books.look_again
+
+
 def test_what_was_to_be_said_is_said_again_when_nobody_heard_it(bench, tmp_path) -> None:
     bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
     heard: list[SyncRequest] = []
