@@ -119,7 +119,8 @@ class Agent:
         self._writer = Writer(self.books, self._journal, self._thread, self._outbox, self._ballast, clock)
         self._syncer = Syncer(self.books, self._journal, self._thread, self._outbox, self._writer, self._uplink, clock)
         self.books.wake_writer = self._writer.wake.set
-        self.books.wake_sync = self._syncer.wake.set
+        self.books.wake_sync = self._syncer.hurry
+        self.books.tell_sync = self._syncer.look
         self._waits = Wake()
         self.books.wake_tick = self._waits.set
         self.books.send_answers = self._doors.flush

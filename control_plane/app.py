@@ -6,11 +6,14 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import anyio
 from litestar import Litestar, Router
+from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
 
 from control_plane.access import Doorkeeper, guard
 from control_plane.api import ALL_HANDLERS
@@ -40,7 +43,7 @@ def create_app(database: Database, clock: Clock, retention_ms: int = RETENTION_M
     return Litestar(
         # In one router: Litestar 2.25 wraps a handler in a thread twice when its path is registered piece by piece.
         route_handlers=[Router("/", route_handlers=ALL_HANDLERS)],
-        guards=[guard, guard_shape],
+        guards=[_look_at_request],
         dependencies={"context": Provide(provide_context, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
         before_send=[add_security_headers, log_access],
@@ -51,6 +54,12 @@ def create_app(database: Database, clock: Clock, retention_ms: int = RETENTION_M
         state=new_state(database, clock, retention_ms),
         logging_config=None,
     )
+
+
+async def _look_at_request(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Who asks, then how. One guard and not two: Litestar copies the handler for each, at a twentieth of a request."""
+    await guard(connection, handler)
+    await guard_shape(connection, handler)
 
 
 def new_state(database: Database, clock: Clock, retention_ms: int = RETENTION_MS) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from functools import partial
 
 import msgspec
@@ -76,7 +77,8 @@ class Syncer:
         self._serial = 0
         self._lost: tuple[HighWater, ...] = ()
         self._exchanging = trio.Lock()
-        self.wake = Wake()
+        self._wake = Wake()
+        self._hurried = False
         self.state = "connecting"
         self.last_error = ""
         self.first_success = trio.Event()
@@ -87,7 +89,7 @@ class Syncer:
         Raises:
             QuarantinedError: this journal must not be used any longer.
         """
-        self.wake.set()
+        self.hurry()
         while True:
             await self._until_there_is_something_to_say()
             try:
@@ -96,6 +98,15 @@ class Syncer:
                 self._refused(refusal)
                 await trio.sleep(REFUSED_RETRY_S)
                 self._books.news = True  # so that it is tried again, whatever else there is to say
+
+    def hurry(self) -> None:
+        """There is something to say at once."""
+        self._hurried = True
+        self._wake.set()
+
+    def look(self) -> None:
+        """There is something to say soon, or some time (``Books.news``, ``Books.unreported``)."""
+        self._wake.set()
 
     async def finish(self) -> bool:
         """Say everything that is left to say, as the agent stops; ``False`` when it could not be said now."""
@@ -120,13 +131,18 @@ class Syncer:
         return bool(books.asking or books.look_again or books.report_all)
 
     async def _until_there_is_something_to_say(self) -> None:
-        """An ask ends the wait at once; news after a moment; a backlog is not waited for; silence ends in a minute."""
+        """An ask ends the wait at once; news after a moment; a backlog is not waited for; silence ends some time. Where
+        there is nothing to say, nothing wakes: hundreds of idle agents on a machine would keep it busy with looking."""
         if self._backlog:
             return
-        for _ in range(int(HEARTBEAT_S / GAP_S)):
-            await self.wake.wait_at_most(GAP_S)
-            if self._urgent or self._books.news or self._is_time():
-                return
+        books = self._books
+        gathered_s, over_s = math.inf, trio.current_time() + HEARTBEAT_S
+        while not self._hurried and not self._is_time() and trio.current_time() < min(gathered_s, over_s):
+            news = books.news or self._urgent
+            if news:
+                gathered_s = min(gathered_s, trio.current_time() + GAP_S)
+            await self._wake.wait_at_most(GAP_S if news or books.unreported else over_s - trio.current_time())
+        self._hurried = False
 
     def _is_time(self) -> bool:
         """Whether what was used has waited long enough to be said, or is too much to wait."""
@@ -205,7 +221,7 @@ class Syncer:
         books.send_answers()
         self._backlog = (more and confirmed > 0) or again
         if self._urgent:
-            self.wake.set()
+            self.hurry()
 
     def _report_lost(self) -> None:
         """A control plane that was restored to an older state asks for events that it had confirmed. Those that were

@@ -16,19 +16,19 @@ from agent.operations.park import try_due
 from agent.store.ballast import Ballast
 
 SHORT_S = 0.05
-LONG_S = 0.25
-"""While nobody waits and no call is in flight that has no row yet, there is little that time could change."""
 SECOND_MS, MINUTE_MS = 1_000, 60_000
 
 
 async def tick(books: Books, clock: Clock, sweep: Callable[[], None], ballast: Ballast, wake: Wake) -> None:
-    """Look at everything that time alone can change, for ever. ``wake``: somebody has begun to wait."""
+    """Look at everything that time alone can change, for ever: once a second, and more often while somebody waits or a
+    call in flight has no row yet. ``wake``: somebody waits now, or such a call has begun."""
     second_ms = minute_ms = clock.monotonic_ms()
     while True:
         if books.parked or books.pending.opened:
             await trio.sleep(SHORT_S)
         else:
-            await wake.wait_at_most(LONG_S)
+            left_ms = second_ms + SECOND_MS - clock.monotonic_ms()
+            await wake.wait_at_most(max(SHORT_S, left_ms / SECOND_MS))
         now_ms = clock.monotonic_ms()
         if now_ms >= second_ms + SECOND_MS:
             second_ms = now_ms

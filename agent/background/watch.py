@@ -29,8 +29,7 @@ async def watch(books: Books, uplink: Uplink, syncer: Syncer, clock: Clock) -> N
             cursor = await _watch_once(books, uplink, syncer, clock, cursor)
         except UplinkRefusedError as refusal:
             log.warning("not allowed to watch: %s", refusal)
-            books.news = True  # an exchange settles what we may still do, and at once
-            syncer.wake.set()
+            books.bring_news()  # an exchange settles what we may still do
             await trio.sleep(REFUSED_RETRY_S)
 
 
@@ -45,12 +44,12 @@ async def _watch_once(books: Books, uplink: Uplink, syncer: Syncer, clock: Clock
                 reply = await uplink.watch(cursor)
             except UplinkDownError:
                 books.report_all = True  # it may come back with an older state: be heard as soon as it answers
-                syncer.wake.set()
+                syncer.hurry()
                 raise
             # The first watch only learns where "now" is; what changed before that is asked about once.
             books.confirmed_at_ms = now_ms = clock.monotonic_ms()
             if take_note(books, reply, asked_at_ms, now_ms, everything=cursor < 0):
-                syncer.wake.set()
+                syncer.hurry()
             books.send_answers()
             return reply.cursor
     raise AssertionError("a retry without a limit ends only by success")
@@ -72,8 +71,7 @@ def take_note(books: Books, reply: WatchReply, asked_at_ms: int, now_ms: int, *,
     known = [one for one in reply.entitlements if (held := books.customers.get(one.customer)) and held.entitlement]
     since_ms = min(now_ms, asked_at_ms + reply.waited_ms)
     adopted = {one.customer for one in known if adopt_entitlement(books, one, since_ms)}
-    if adopted:
-        books.wake_writer()
+    if adopted:  # it is written with what comes next, or within a second: a start asks anew in any case
         try_again(books, adopted)
     returned = {name for name in reply.returned if name in books.customers}
     if returned:
@@ -81,4 +79,6 @@ def take_note(books: Books, reply: WatchReply, asked_at_ms: int, now_ms: int, *,
             if allowance.customer in returned:
                 allowance.forget_denial()
         try_again(books, returned)
+    if books.look_again:
+        books.bring_news()
     return books.report_all or not books.look_again <= adopted

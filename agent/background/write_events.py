@@ -104,11 +104,12 @@ class Writer:
             self._next_seq += batch.count
             self._outbox.put(batch)
             books.counters.events_written += batch.count
-            books.unreported = True
+            books.note_unreported()
         self.disk_full = False
         books.counters.commits += 1
         applied(group)
-        books.news = books.news or any(brings_back(row.lease) for row in group.rows)
+        if any(brings_back(row.lease) for row in group.rows):
+            books.bring_news()
         self._tell(group, on_disk=True)
         try_again(books, waiting)
         try_next(books, group.freed - waiting)

@@ -161,9 +161,8 @@ class Books:
         freed: customers of whom calls gave something back while others wait for it.
         look_again: customers whose entitlement may have changed.
         report_all: the next sync must list every lease (a recall, or the first of this boot).
-        wake_sync, wake_writer, wake_tick: set by ``main``: something is to be sent at once, something is to be written,
-            somebody has begun to wait.
-        send_answers: set by ``main``: late answers have gathered; send them.
+        wake_sync, tell_sync, wake_writer, wake_tick, send_answers: set by ``main``: something is to be sent at once, or
+            soon; is to be written; somebody waits, or a call has no row yet; late answers have gathered.
         committing: a group is on its way to the disk.
         round_trip_ms: how long exchanges have taken of late; slow ones are forgotten slowly.
         news: something is to be sent soon. unreported: events or reports wait that return nothing to anybody; they may
@@ -211,9 +210,22 @@ class Books:
     report_from: int = 0
     generation: str = ""
     wake_sync: Callable[[], None] = lambda: None
+    tell_sync: Callable[[], None] = lambda: None
     wake_writer: Callable[[], None] = lambda: None
     wake_tick: Callable[[], None] = lambda: None
     send_answers: Callable[[], None] = lambda: None
+
+    def bring_news(self) -> None:
+        """Something is to be sent soon."""
+        if not self.news:
+            self.news = True
+            self.tell_sync()
+
+    def note_unreported(self) -> None:
+        """Something is to be sent when there is more, or after a while."""
+        if not self.unreported:
+            self.unreported = True
+            self.tell_sync()
 
     def customer(self, name: str) -> Customer:
         """The entry of this customer, made when it is not there."""

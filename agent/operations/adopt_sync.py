@@ -167,7 +167,7 @@ def _close_at_last(books: Books, lease: Lease, now_ms: int) -> None:
     """Somebody else has closed it: nothing more is taken of it, and what was used of it is still to be said."""
     lease.give_up(now_ms)
     books.pending.touch(lease)
-    books.news = True
+    books.bring_news()
 
 
 def _stand(books: Books, lease: Lease, standing: Standing) -> None:

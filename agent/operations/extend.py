@@ -45,6 +45,7 @@ def extend(books: Books, request: Extend, now_ms: int, until_ms: int) -> Decisio
     if held.id not in books.pending.opened:  # else it keeps its place: a stream that is fed often must get its row, too
         held.opened_at_ms = now_ms
         books.pending.opened[held.id] = held
+        books.wake_tick()
     return answers.allowed(
         outcome.entitlement,
         _whole_path(books, held, now_ms),

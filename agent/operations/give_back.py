@@ -40,7 +40,7 @@ def give_back(books: Books, now_ms: int, *, everything: bool = False) -> None:
         if lease.disowned and lease.held == 0:
             forget_lease(books, lease.id)
         elif renewal_due(lease, now_ms) and not lease.closing and not books.exchanging:
-            books.news = True
+            books.bring_news()
     if not books.pending.empty:
         books.wake_writer()
     if not books.exchanging:
@@ -51,8 +51,9 @@ def _tell_ended(books: Books) -> None:
     """See to it that leases that are done are reported: soon if that returns something, else with what comes next."""
     for lease in books.leases.values():
         if lease.done and not (lease.reported and lease.reported.closed):
-            books.unreported = True
-            books.news = books.news or type(lease) is not Lease or brings_back(lease)
+            books.note_unreported()
+            if type(lease) is not Lease or brings_back(lease):
+                books.bring_news()
 
 
 def _finishes(lease: Lease, counter: Allowance, now_ms: int) -> bool:

@@ -49,6 +49,7 @@ def reserve(books: Books, request: Reserve, now_ms: int, until_ms: int) -> Decis
     )
     books.reservations.put(held)
     books.pending.opened[held.id] = held
+    books.wake_tick()
     books.counters.reserved += 1
     return _answer(books, held, outcome.path, request.call, now_ms, breakdown=request.breakdown)
 

@@ -36,7 +36,7 @@ def adopt_sealed(exchange: Exchange) -> None:
 def _judge(exchange: Exchange, shown: dict[str, Grant]) -> None:
     keys = custody.keys(exchange.connection)
     names = [(grant.customer, grant.lease) for grant in shown.values()]
-    taken = leases.taken_by_others(exchange.connection, exchange.agent, names)
+    taken = {(row.customer, row.lease) for row in leases.by_name(exchange.connection, names)}
     for lease, grant in shown.items():
         ours = holds(keys, exchange.agent, exchange.request.journal, grant)
         if not ours or (grant.customer, lease) in taken:

@@ -68,6 +68,7 @@ class Exchange:
     Attributes:
         speaker: what the asking incarnation is. ``starts``: every known start on its journal, by boot.
         rows: leases of the asking agent that this sync may move, by id. ``payers``: those that paid for its events.
+        taken: (customer, lease) that it asks for and that are leases of other agents.
         windows: the allowances that it will touch, with the ends of their windows.
         used: sums over the leases of those allowances; filled once reports are in.
         trust: what the database knows of itself, and whether this agent has told it all. odd: by kind, how often and
@@ -96,6 +97,7 @@ class Exchange:
         self.entitlements: dict[str, Entitlement] = {}
         self.held = Held({}, {}, {}, {}, {}, {})
         self.rows: dict[str, leases.Row] = {}
+        self.taken: set[tuple[str, str]] = set()
         self.payers: dict[str, leases.Row] = {}
         self.windows: dict[Key, int] = {}
         self.used: dict[Key, leases.Used] = {}
@@ -130,6 +132,14 @@ class Exchange:
     def learn_leases(self, names: Iterable[str]) -> None:
         """Load these leases, as far as they are the asking agent's."""
         self.rows.update({row.lease: row for row in leases.of_agent(self.connection, self.agent, names)})
+
+    def learn_wished_for(self, names: Iterable[tuple[str, str]]) -> None:
+        """Load what stands where these (customer, lease) are asked for."""
+        for row in leases.wished_for(self.connection, self.agent, names):
+            if row.agent == self.agent:
+                self.rows[row.lease] = row
+            else:
+                self.taken.add((row.customer, row.lease))
 
     def learn_payers(self, names: Iterable[str]) -> None:
         """Load what these leases are slices of, as far as they are the asking agent's."""

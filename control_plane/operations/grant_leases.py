@@ -33,17 +33,12 @@ class Lender:
         self._wishes = wishes
         self._crowds: dict[Place, Together] = {}
         self._sharers: dict[Place, list[Demand]] = {}
-        self._strange: set[tuple[str, str]] = set()
         self._rates = RateLender(exchange)
 
     def lend(self) -> None:
         """Answer every wish. The allowances must be held, and the reports taken in."""
         if not self._wishes:
             return
-        exchange = self._exchange
-        self._strange = leases.taken_by_others(
-            exchange.connection, exchange.agent, [(wish.key.customer, wish.lease) for wish in self._wishes]
-        )
         self._note_demand()
         for call, wishes in groupby(self._wishes, key=lambda wish: wish.call):
             for wish in self._all_or_none(list(wishes)) if call else wishes:
@@ -66,7 +61,7 @@ class Lender:
         row = exchange.rows.get(wish.lease)
         if row is not None:
             self._again(wish, row)
-        elif (wish.key.customer, wish.lease) in self._strange:
+        elif (wish.key.customer, wish.lease) in exchange.taken:
             exchange.answer.unknown_leases[wish.lease] = None
             deny(exchange, wish, exhausted=False, retry_in_ms=AT_ONCE_MS)
         elif exchange.is_overtaken:  # nobody reads this answer: what it granted would lie lent to nobody

@@ -91,12 +91,14 @@ class Books:
         Args:
             windows: the end of each one's window.
         """
-        missing = set(windows) - {row.key for row in allowances.find(self.connection, windows)}
+        found = list(allowances.find(self.connection, windows))
+        missing = set(windows) - {row.key for row in found}
         seeds = self._seeds({key: windows[key] for key in missing})
         rows = [allowances.Row(key, windows[key], 0, seeds.get(key, 0), 0, 0) for key in missing]
         added = allowances.add_missing(self.connection, rows)
-        for row in allowances.find(self.connection, windows, lock=True):
-            self.accounts[row.key] = Account(*row)
+        if missing or self.connection.dialect.name != "sqlite":  # there, nobody else writes meanwhile
+            found = list(allowances.find(self.connection, windows, lock=True))
+        self.accounts.update((row.key, Account(*row)) for row in found)
         for key, amount in sorted(seeds.items()):
             if amount and key in added:
                 self._entries.append(Entry(key, ledger.DIRECT, amount, "seed"))

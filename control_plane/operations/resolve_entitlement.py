@@ -59,7 +59,6 @@ def standing_of(connection: Connection, names: Iterable[str], now_ms: int) -> St
     What was resolved last is read, as long as it holds; what changes by itself at this very moment is resolved anew,
     so that no answer depends on how soon somebody writes it down (:mod:`control_plane.operations.keep_entitlements`).
     """
-    meters = tuple(sorted({*BUILT_IN_METERS, *catalog.meter_names(connection)}))
     rows = list(customers.holders(connection, names))
     stale = facts_of(connection, [row.customer for row in rows if not _holds(row, now_ms)])
     found = Standing({}, {}, {}, {}, {}, {})
@@ -73,7 +72,9 @@ def standing_of(connection: Connection, names: Iterable[str], now_ms: int) -> St
             calendar = rules.calendar_at(facts, now_ms) or Calendar()
             changes_at_ms = rules.next_change_ms(facts, now_ms)
         ends_in_ms = None if ends_at_ms is None else max(0, ends_at_ms - now_ms)
-        found.entitlements[row.customer] = document.entitlement(row.customer, row.version, meters, ends_in_ms)
+        found.entitlements[row.customer] = document.entitlement(
+            row.customer, row.version, _meters(row.meters), ends_in_ms
+        )
         found.calendars[row.customer] = calendar
         if changes_at_ms is not None:
             found.changes_at_ms[row.customer] = changes_at_ms
@@ -162,6 +163,11 @@ def override_of(row: overrides.OverrideRow) -> Override:
 def decode_document(text: str) -> Document:
     """A document from its stored text; the same text gives the same (immutable) object."""
     return msgspec.json.decode(text, type=Document)
+
+
+@lru_cache(maxsize=8)
+def _meters(declared: str | None) -> tuple[str, ...]:
+    return tuple(sorted({*BUILT_IN_METERS, *(declared or "").split(",")} - {""}))
 
 
 def _holds(row: HolderRow, now_ms: int) -> bool:

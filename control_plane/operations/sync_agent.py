@@ -109,7 +109,7 @@ def _prepare(exchange: Exchange, reading: Reading) -> tuple[list[Wish], list[lea
     _tell_entitlements(exchange)
     accept_events(exchange, reading)
     wishes = find_wishes(exchange)
-    exchange.learn_leases(wish.lease for wish in wishes)
+    exchange.learn_wished_for((wish.key.customer, wish.lease) for wish in wishes)
     unheard = find_unheard(exchange)
     for row in exchange.rows.values():
         exchange.touch_lease(row)

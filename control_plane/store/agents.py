@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, insert, select, update
 
 from control_plane.store.tables import agents, incarnations
 from control_plane.store.tables import customers as customers_table
@@ -37,15 +37,14 @@ _LOCK = (
 _STARTS = select(incarnations).where(
     incarnations.c.agent == bindparam("agent"), incarnations.c.journal == bindparam("journal")
 )
-_NOTE_SERIAL = (
-    update(incarnations)
-    .where(
-        incarnations.c.agent == bindparam("of_agent"),
-        incarnations.c.journal == bindparam("of_journal"),
-        incarnations.c.boot == bindparam("of_boot"),
-    )
-    .values(serial=bindparam("to"))
+_HEARD_OF = update(agents).where(agents.c.agent == bindparam("whom")).values(last_seen_at_ms=bindparam("now_ms"))
+_OF_START = and_(
+    incarnations.c.agent == bindparam("of_agent"),
+    incarnations.c.journal == bindparam("of_journal"),
+    incarnations.c.boot == bindparam("of_boot"),
 )
+_NOTE_SERIAL = update(incarnations).where(_OF_START).values(serial=bindparam("to"))
+_TOUCH_START = update(incarnations).where(_OF_START).values(last_seen_at_ms=bindparam("now_ms"))
 
 
 def add(connection: Connection, agent: str, name: str, now_ms: int) -> None:
@@ -67,7 +66,7 @@ def lock(connection: Connection, agent: str, now_ms: int, coarse_ms: int) -> int
     if row is None or row.revoked_at_ms is not None:
         return None
     if row.last_seen_at_ms is None or now_ms - row.last_seen_at_ms >= coarse_ms:
-        connection.execute(update(agents).where(agents.c.agent == agent).values(last_seen_at_ms=now_ms))
+        connection.execute(_HEARD_OF, {"whom": agent, "now_ms": now_ms})
     return int(row.generation)
 
 
@@ -122,20 +121,18 @@ def add_start(connection: Connection, row: Incarnation) -> None:
 
 def name_start(connection: Connection, row: Incarnation) -> None:
     """A start that was known only from its events has introduced itself."""
-    connection.execute(
-        update(incarnations).where(_is(row)).values(nonce=row.nonce, last_seen_at_ms=row.last_seen_at_ms)
-    )
+    named = update(incarnations).where(_OF_START).values(nonce=row.nonce, last_seen_at_ms=row.last_seen_at_ms)
+    connection.execute(named, _whose(row))
 
 
 def touch_start(connection: Connection, row: Incarnation, now_ms: int) -> None:
     """It was heard of."""
-    connection.execute(update(incarnations).where(_is(row)).values(last_seen_at_ms=now_ms))
+    connection.execute(_TOUCH_START, {**_whose(row), "now_ms": now_ms})
 
 
 def note_serial(connection: Connection, row: Incarnation, serial: int) -> None:
     """A sync with this number has asked for something."""
-    whose = {"of_agent": row.agent, "of_journal": row.journal, "of_boot": row.boot}
-    connection.execute(_NOTE_SERIAL, {**whose, "to": serial})
+    connection.execute(_NOTE_SERIAL, {**_whose(row), "to": serial})
 
 
 def raise_high_water(connection: Connection, agent: str, journal: str, marks: Mapping[int, int]) -> None:
@@ -163,7 +160,5 @@ def release(connection: Connection, agent: str, journal: str) -> bool:
     return connection.execute(shut_out.values(quarantined=None)).rowcount > 0
 
 
-def _is(row: Incarnation) -> ColumnElement[bool]:
-    return and_(
-        incarnations.c.agent == row.agent, incarnations.c.journal == row.journal, incarnations.c.boot == row.boot
-    )
+def _whose(row: Incarnation) -> dict[str, str | int]:
+    return {"of_agent": row.agent, "of_journal": row.journal, "of_boot": row.boot}

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, literal_column, select, update
 
 from control_plane.store.subscription_tables import documents
-from control_plane.store.tables import customers
+from control_plane.store.tables import customers, meters
 from control_plane.store.wanted import CHUNK, as_rows, wanted
 
 
@@ -32,6 +32,14 @@ _CUSTOMER = (
 )
 
 
+_DUE = (
+    select(customers.c.customer)
+    .where(customers.c.changes_at_ms <= bindparam("now_ms"))
+    .order_by(customers.c.changes_at_ms)
+    .limit(bindparam("count"))
+)
+
+
 class HolderRow(NamedTuple):
     """What a customer may use, as it was resolved last.
 
@@ -40,6 +48,7 @@ class HolderRow(NamedTuple):
         changes_at_ms: when it may change by itself. ends_at_ms: when everything will be refused.
         anchor_ms, zone, period_months: its calendar.
         closed_until_ms: before when its billing periods are closed.
+        meters: of the whole catalog, those that are reported or made by rates, with commas between; ``None``: none.
     """
 
     customer: str
@@ -51,6 +60,7 @@ class HolderRow(NamedTuple):
     period_months: int
     body: str | None
     closed_until_ms: int = 0
+    meters: str | None = None
 
 
 class Resolved(NamedTuple):
@@ -131,6 +141,10 @@ def holders(connection: Connection, names: Iterable[str]) -> Iterator[HolderRow]
 def _holders(dialect: str) -> Select[Any]:
     table = wanted(dialect, (customers.c.customer,))
     named = table.join(customers, customers.c.customer == table.c.customer)
+    # In the same statement: every sync looks, and asking twice would cost twice.
+    join_names = func.group_concat if dialect == "sqlite" else func.string_agg
+    reported = join_names(meters.c.meter, literal_column("','"))
+    catalog_meters = select(reported).where(meters.c.aggregate == "").scalar_subquery()
     return select(
         customers.c.customer,
         customers.c.version,
@@ -141,13 +155,13 @@ def _holders(dialect: str) -> Select[Any]:
         customers.c.period_months,
         documents.c.body,
         customers.c.closed_until_ms,
+        catalog_meters,
     ).select_from(named.outerjoin(documents, documents.c.document == customers.c.document))
 
 
 def due(connection: Connection, now_ms: int, count: int) -> list[str]:
     """Up to ``count`` customers whose entitlement may have changed by itself, the longest due first."""
-    query = select(customers.c.customer).where(customers.c.changes_at_ms <= now_ms)
-    return list(connection.execute(query.order_by(customers.c.changes_at_ms).limit(count)).scalars())
+    return list(connection.execute(_DUE, {"now_ms": now_ms, "count": count}).scalars())
 
 
 def make_due(connection: Connection, *, of_all: bool = False, names: Iterable[str] = ()) -> None:

@@ -6,7 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, Update, and_, bindparam, case, func, insert, select, true, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from control_plane.store.allowances import Key
 from control_plane.store.spans import EVERYBODY, Span, within
@@ -75,11 +89,13 @@ class Used(NamedTuple):
 NOTHING_USED = Used(0, 0, 0, 0, 0, central=False)
 
 
+IS_ALIVE = leases.c.status.in_([literal_column(f"'{status}'") for status in ALIVE])
+"""Spelled out: a list of parameters is unfolded into the statement each time that it is executed."""
+
 _OF_JOURNAL = select(leases).where(
-    leases.c.agent == bindparam("agent"), leases.c.journal == bindparam("journal"), leases.c.status.in_(ALIVE)
+    leases.c.agent == bindparam("agent"), leases.c.journal == bindparam("journal"), IS_ALIVE
 )
-
-
+_INSERT = insert(leases)
 _UNHEARD = _OF_JOURNAL.where(leases.c.boot == bindparam("boot"), leases.c.journaled.is_(False))
 
 
@@ -100,9 +116,13 @@ def by_name(connection: Connection, names: Iterable[tuple[str, str]]) -> Iterato
         yield from _rows(connection, query, as_rows(ordered[start : start + CHUNK]))
 
 
-def taken_by_others(connection: Connection, agent: str, names: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Which of these (customer, lease) are leases of another agent."""
-    return {(row.customer, row.lease) for row in by_name(connection, names) if row.agent != agent}
+def wished_for(connection: Connection, agent: str, names: Iterable[tuple[str, str]]) -> Iterator[Row]:
+    """Leases that stand where an agent wishes for these (customer, lease): its own of that id, whoever they are for,
+    and those of other agents for that customer."""
+    ordered = [(agent, *name) for name in sorted(set(names))]
+    query = _wished_for(connection.dialect.name)
+    for start in range(0, len(ordered), CHUNK):
+        yield from _rows(connection, query, as_rows(ordered[start : start + CHUNK]))
 
 
 def alive_in_journal(connection: Connection, agent: str, journal: str) -> list[Row]:
@@ -118,13 +138,13 @@ def unheard_in_start(connection: Connection, agent: str, journal: str, boot: int
 def alive_in_other_journals(connection: Connection, agent: str, journal: str) -> list[Row]:
     """Every lease of an agent that is not closed, but for those of this journal."""
     others = (leases.c.agent == agent) & (leases.c.journal != journal)
-    return list(_rows(connection, select(leases).where(others, leases.c.status.in_(ALIVE)), {}))
+    return list(_rows(connection, select(leases).where(others, IS_ALIVE), {}))
 
 
 def alive_in_allowance(connection: Connection, key: Key) -> list[Row]:
     """Every lease of an allowance that is not closed."""
     same = and_(*(col == value for col, value in zip(_ALLOWANCE, key, strict=True)))
-    return list(_rows(connection, select(leases).where(same, leases.c.status.in_(ALIVE)), {}))
+    return list(_rows(connection, select(leases).where(same, IS_ALIVE), {}))
 
 
 def used(connection: Connection, keys: Iterable[Key], agent: str) -> dict[Key, Used]:
@@ -149,13 +169,13 @@ def silent(connection: Connection, renewed_before_ms: int, count: int) -> list[R
 
 def silent_shares(connection: Connection, renewed_before_ms: int, count: int) -> list[Row]:
     """Up to ``count`` shares of rates that were last heard of before the instant, whatever is thought of them."""
-    query = select(leases).where(leases.c.status.in_(ALIVE), leases.c.renewed_at_ms < renewed_before_ms)
+    query = select(leases).where(IS_ALIVE, leases.c.renewed_at_ms < renewed_before_ms)
     return list(_rows(connection, query.where(leases.c.burst > 0).order_by(leases.c.renewed_at_ms).limit(count), {}))
 
 
 def silent_slots(connection: Connection, renewed_before_ms: int, count: int) -> list[Row]:
     """Up to ``count`` leases of what is held at the same time that were last heard of before the instant."""
-    query = select(leases).where(leases.c.status.in_(ALIVE), leases.c.renewed_at_ms < renewed_before_ms)
+    query = select(leases).where(IS_ALIVE, leases.c.renewed_at_ms < renewed_before_ms)
     slots = query.where(leases.c.counter.like("%/in\\_flight/%", escape="\\"))
     return list(_rows(connection, slots.order_by(leases.c.renewed_at_ms).limit(count), {}))
 
@@ -171,14 +191,14 @@ def beyond_window(connection: Connection, ended_before_ms: int, heard_before_ms:
     spoken of them since the other."""
     same = and_(*(col == allowances.c[col.name] for col in _ALLOWANCE))
     query = select(leases).select_from(leases.join(allowances, same))
-    query = query.where(leases.c.status.in_(ALIVE), leases.c.renewed_at_ms < heard_before_ms)
+    query = query.where(IS_ALIVE, leases.c.renewed_at_ms < heard_before_ms)
     return list(_rows(connection, query.where(allowances.c.window_end_ms < ended_before_ms).limit(count), {}))
 
 
 def add(connection: Connection, rows: Sequence[Row]) -> None:
     """Lend. The rows' allowances must be locked."""
     if rows:
-        connection.execute(insert(leases), [row._asdict() for row in rows])
+        connection.execute(_INSERT, [row._asdict() for row in rows])
 
 
 def save(connection: Connection, rows: Sequence[Row]) -> None:
@@ -197,7 +217,7 @@ def all_rows(connection: Connection, span: Span = EVERYBODY) -> Iterator[Row]:
 def sums(connection: Connection, span: Span = EVERYBODY) -> dict[Key, int]:
     """Sum of the caps of leases that are not closed, by allowance, for audits."""
     query = select(*_ALLOWANCE, func.sum(leases.c.cap)).where(*within(leases.c.customer, span))
-    query = query.where(leases.c.status.in_(ALIVE)).group_by(*_ALLOWANCE)
+    query = query.where(IS_ALIVE).group_by(*_ALLOWANCE)
     return {Key(*row[:4]): int(row[4]) for row in connection.execute(query)}
 
 
@@ -206,6 +226,13 @@ def _joined(dialect: str, *names: str) -> Select[Any]:
     columns = [leases.c[name] for name in names]
     table = wanted(dialect, columns)
     return select(leases).select_from(table.join(leases, and_(*(col == table.c[col.name] for col in columns))))
+
+
+@cache
+def _wished_for(dialect: str) -> Select[Any]:
+    table = wanted(dialect, (leases.c.agent, leases.c.customer, leases.c.lease))
+    whose = or_(leases.c.agent == table.c.agent, leases.c.customer == table.c.customer)
+    return select(leases).select_from(table.join(leases, and_(leases.c.lease == table.c.lease, whose)))
 
 
 @cache
@@ -219,7 +246,7 @@ def _used(dialect: str) -> Select[Any]:
     return (
         select(*_ALLOWANCE, *sums, func.max(case((leases.c.central == true(), 1), else_=0)))
         .select_from(table.join(leases, and_(*(col == table.c[col.name] for col in _ALLOWANCE))))
-        .where(leases.c.status.in_(ALIVE))
+        .where(IS_ALIVE)
         .group_by(*_ALLOWANCE)
     )
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, delete, exists, insert, select, tuple_,
 
 from control_plane.store.allowances import Key
 from control_plane.store.correction_tables import crossings, notices, shadow_refusals
-from control_plane.store.leases import ALIVE, CLOSED
+from control_plane.store.leases import CLOSED, IS_ALIVE
 from control_plane.store.rollups import minutes_since
 from control_plane.store.tables import allowances, customers, entries, incarnations, leases
 from control_plane.store.usage_tables import minute_rollups, rollup_starts
@@ -102,7 +102,7 @@ def drop_starts(connection: Connection, before_ms: int) -> int:
     alive = exists().where(
         leases.c.agent == incarnations.c.agent,
         leases.c.journal == incarnations.c.journal,
-        leases.c.status.in_(ALIVE),
+        IS_ALIVE,
     )
     old = and_(incarnations.c.last_seen_at_ms < before_ms, incarnations.c.quarantined.is_(None), ~alive)
     return connection.execute(delete(incarnations).where(old)).rowcount

@@ -365,7 +365,7 @@ def test_revocation_that_the_watch_hears_of_is_settled_by_an_exchange_at_once(be
         return httpx.Response(200, content=encode_msgpack(SyncReply()))
 
     stage = Stage(bench, tmp_path, answer)
-    stage.books.wake_sync = stage.syncer.wake.set
+    stage.books.wake_sync = stage.syncer.hurry
 
     async def story() -> None:
         async with stage.uplink, trio.open_nursery() as nursery:

@@ -90,7 +90,7 @@ class Chaos:
     # Agents and their disks.
 
     async def _kill_agent(self) -> None:
-        for host in self._dice.sample(self._world.hosts, self._dice.randint(1, 2)):
+        for host in self._dice.sample(self._world.hosts, min(self._dice.randint(1, 2), len(self._world.hosts))):
             host.kill()
 
     async def _kill_at_disk(self) -> None:

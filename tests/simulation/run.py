@@ -5,14 +5,17 @@
     python -m tests.simulation.run --mutations
 
 Each seed is a storm of its own; on a breach the seed, the command that repeats it and the end of its trace are shown.
+Ctrl-C ends a run with what the worlds that are over came to.
 The report goes to var/simulation/report.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -60,11 +63,13 @@ class Totals:
     numbers: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     breaches: list[Outcome] = field(default_factory=list)
+    worlds: int = 0
     virtual_s: float = 0.0
     cpu_s: float = 0.0
 
     def add(self, outcome: Outcome) -> None:
         """One more."""
+        self.worlds += 1
         self.decisions.update(outcome.decisions)
         self.numbers.update(outcome.numbers)
         self.faults.update(outcome.faults)
@@ -114,18 +119,19 @@ def one_world(seed: int, rates: Rates, mutation: str, trace: str) -> Outcome:
 
 
 def run_seeds(seeds: range, options: argparse.Namespace) -> Totals:
-    """All of them, on every core."""
+    """All of them, on every core. Ctrl-C ends it with what the worlds that are over came to."""
     totals = Totals()
     world = partial(
         one_seed, hosts=options.agents, storm_s=options.storm_s, crowded=options.crowded, mutation="", trace=""
     )
     with _progress() as progress, _workers(options.jobs) as pool:
         bar = progress.add_task("worlds", total=len(seeds))
-        for outcome in pool.imap_unordered(world, seeds):
-            totals.add(outcome)
-            progress.update(bar, advance=1, description=f"worlds, {totals.decisions.total():,} decisions")
-            if len(totals.breaches) >= 3:
-                break
+        with contextlib.suppress(KeyboardInterrupt):
+            for outcome in pool.imap_unordered(world, seeds):
+                totals.add(outcome)
+                progress.update(bar, advance=1, description=f"worlds, {totals.decisions.total():,} decisions")
+                if len(totals.breaches) >= 3:
+                    break
     return totals
 
 
@@ -157,7 +163,8 @@ def hunt(mutation: str) -> Outcome | None:
 def _workers(jobs: int) -> Pool:
     """Processes that are replaced after a few worlds. (The executor of ``concurrent.futures`` can hang when it replaces
     its own: cpython issue 115634.)"""
-    return get_context("spawn").Pool(jobs, maxtasksperchild=8)
+    left_to_us = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    return get_context("spawn").Pool(jobs, initializer=left_to_us, maxtasksperchild=8)
 
 
 def _progress() -> Progress:
@@ -214,6 +221,7 @@ def write_report(totals: Totals | None, caught: dict[str, Outcome | None] | None
     report: dict[str, object] = {"wall_s": round(wall_s, 1)}
     if totals is not None:
         report |= {
+            "worlds": totals.worlds,
             "decisions": totals.decisions.total(),
             "decisions_by_code": dict(totals.decisions),
             "decisions_a_second_and_core": round(totals.decisions.total() / max(totals.cpu_s, 0.001)),
@@ -270,7 +278,7 @@ def main(arguments: list[str]) -> int:
         console.print(table)
     wall_s = time.perf_counter() - begun
     console.print(
-        f"{totals.decisions.total():,} decisions in {wall_s:,.0f} s, "
+        f"{totals.worlds:,} worlds, {totals.decisions.total():,} decisions in {wall_s:,.0f} s, "
         f"{totals.decisions.total() / max(totals.cpu_s, 0.001):,.0f} a second and core; "
         f"{totals.virtual_s / 3_600:.2f} virtual hours; {len(totals.breaches)} seeds with breaches"
     )
