@@ -27,7 +27,6 @@ AT_ONCE = (
     "forget before acknowledged",
     "a start closes all",
     "a subset is held",
-    "marks not looked at",
 )
 
 

@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 OPERATIONS = 60
-EXAMPLES = "3"
+EXAMPLES = "2"
 """For each operation and database; without a bound the same command looks for longer."""
 
 # msgpack, and one of them hangs: tests/control_plane/uplink is theirs. A token that is revoked may be the caller's own.
