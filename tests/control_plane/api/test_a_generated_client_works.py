@@ -15,6 +15,12 @@ pytestmark = pytest.mark.slow
 SETTINGS = {"sizes": [512, 1024], "quality": 0.8, "watermark": None}
 
 
+@pytest.fixture
+def database_url(postgresql_url: str) -> str:
+    """One kind of database: what the document says is the same with both."""
+    return postgresql_url
+
+
 @pytest.fixture(scope="module")
 def made() -> dict[str, Path]:
     """Where the packages are that were generated, by the document."""

@@ -22,6 +22,12 @@ AGENTS_ONLY = {"/v1/agents/sync", "/v1/agents/watch"}
 SENDERS_TOO = {"/v1/events", "/api/v1/events", "/v1/traces"}
 
 
+@pytest.fixture
+def database_url(postgresql_url: str) -> str:
+    """One kind of database: who may ask is decided before it is."""
+    return postgresql_url
+
+
 def walk(app: Litestar) -> Iterator[tuple[str, str]]:
     for route in app.routes:
         assert isinstance(route, HTTPRoute), f"{route.path} is no HTTP route"

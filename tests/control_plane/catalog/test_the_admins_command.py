@@ -32,6 +32,12 @@ add_ons:
 
 
 @pytest.fixture
+def database_url(postgresql_url: str) -> str:
+    """One kind of database: the command speaks with the API, which is tested with both."""
+    return postgresql_url
+
+
+@pytest.fixture
 def catalog(tmp_path: Path) -> Path:
     path = tmp_path / "catalog.yaml"
     path.write_text(FILE)

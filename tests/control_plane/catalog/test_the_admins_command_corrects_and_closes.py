@@ -47,6 +47,12 @@ events:
 
 
 @pytest.fixture
+def database_url(postgresql_url: str) -> str:
+    """One kind of database: the command speaks with the API, which is tested with both."""
+    return postgresql_url
+
+
+@pytest.fixture
 def acme(allotment: Any, admin: Any, clock: Any, tmp_path: Path) -> Path:
     """A customer on a plan, an hour later; returns a file of calls that no agent saw."""
     (tmp_path / "catalog.yaml").write_text(CATALOG)
