@@ -142,7 +142,6 @@ class Syncer:
             if news:
                 gathered_s = min(gathered_s, trio.current_time() + GAP_S)
             await self._wake.wait_at_most(GAP_S if news or books.unreported else over_s - trio.current_time())
-        self._hurried = False
 
     def _is_time(self) -> bool:
         """Whether what was used has waited long enough to be said, or is too much to wait."""
@@ -180,7 +179,7 @@ class Syncer:
         batches = await self._next_batches()
         more = len(batches) < len(self._outbox)
         introduction = self._introduction
-        asked_at_ms = self._clock.monotonic_ms()
+        asked_at_ms, self._hurried = self._clock.monotonic_ms(), False
         request = compose_sync(books, batches, asked_at_ms, snapshot=introduction.due, stopping=stopping)
         self._serial += 1
         request = msgspec.structs.replace(

@@ -108,6 +108,7 @@ def _not_entitled(
             return Code.MODEL_UNAVAILABLE
     if code is None and customer.ends_at_ms is not None and customer.ends_at_ms <= now_ms:
         books.look_again.add(customer.name)
+        books.tell_sync()
         return Code.NO_ACTIVE_SUBSCRIPTION
     return code
 

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CompoundSelect,
     Connection,
     Select,
     Update,
@@ -16,9 +17,9 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
-    or_,
     select,
     true,
+    union_all,
     update,
 )
 
@@ -229,10 +230,16 @@ def _joined(dialect: str, *names: str) -> Select[Any]:
 
 
 @cache
-def _wished_for(dialect: str) -> Select[Any]:
+def _wished_for(dialect: str) -> CompoundSelect[Any]:
     table = wanted(dialect, (leases.c.agent, leases.c.customer, leases.c.lease))
-    whose = or_(leases.c.agent == table.c.agent, leases.c.customer == table.c.customer)
-    return select(leases).select_from(table.join(leases, and_(leases.c.lease == table.c.lease, whose)))
+    # Not one join with OR: PostgreSQL would read every lease of the agent, or all there are.
+    agents, customers = (
+        select(leases).select_from(
+            table.join(leases, and_(leases.c.lease == table.c.lease, owner == table.c[owner.name]))
+        )
+        for owner in (leases.c.agent, leases.c.customer)
+    )
+    return union_all(agents, customers)
 
 
 @cache
@@ -260,7 +267,9 @@ def _update() -> Update:
     )
 
 
-def _rows(connection: Connection, query: Select[Any], parameters: Mapping[str, str | int]) -> Iterator[Row]:
+def _rows(
+    connection: Connection, query: Select[Any] | CompoundSelect[Any], parameters: Mapping[str, str | int]
+) -> Iterator[Row]:
     for row in connection.execute(query, parameters):
         yield Row(*row)
 

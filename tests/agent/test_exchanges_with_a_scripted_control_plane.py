@@ -182,6 +182,7 @@ class Stage:
         self.outbox = outbox
         self.writer = Writer(self.books, self.journal, thread, outbox, Ballast(folder / "stage"), self.clock)
         self.syncer = Syncer(self.books, self.journal, thread, outbox, self.writer, self.uplink, self.clock)
+        self.books.wake_sync, self.books.tell_sync = self.syncer.hurry, self.syncer.look
 
     def ask(self, name: str) -> object:
         request = Reserve(reservation=name, call=Call("acme", "chat"), amounts={"output_tokens": 5})
@@ -365,7 +366,6 @@ def test_revocation_that_the_watch_hears_of_is_settled_by_an_exchange_at_once(be
         return httpx.Response(200, content=encode_msgpack(SyncReply()))
 
     stage = Stage(bench, tmp_path, answer)
-    stage.books.wake_sync = stage.syncer.hurry
 
     async def story() -> None:
         async with stage.uplink, trio.open_nursery() as nursery:
@@ -381,6 +381,34 @@ def test_revocation_that_the_watch_hears_of_is_settled_by_an_exchange_at_once(be
     trio.run(story, clock=MockClock(autojump_threshold=0.01))
     stage.journal.close()
     assert heard == [SYNC_PATH, WATCH_PATH, SYNC_PATH]
+
+
+def test_an_end_that_a_call_meets_is_asked_about_soon(bench, tmp_path) -> None:
+    """A newer subscription may have followed, and nothing else here has anything to say."""
+    bench.entitle(Limit("tokens", "output_tokens", 100, WindowKind.DAY))
+    heard: list[set[str]] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        said = _request(await request.aread())
+        heard.append({named.customer for named in said.customers})
+        return httpx.Response(200, content=encode_msgpack(bench.lender.answer(said)))
+
+    stage = Stage(bench, tmp_path, answer)
+
+    async def story() -> None:
+        async with stage.uplink, trio.open_nursery() as nursery:
+            await until_reserved(stage, "r1")
+            nursery.start_soon(stage.syncer.run)
+            await trio.sleep(5)
+            heard.clear()
+            stage.books.customers["acme"].ends_at_ms = stage.clock.now
+            stage.ask("r2")
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+
+    trio.run(story, clock=MockClock(autojump_threshold=0.01))
+    stage.journal.close()
+    assert heard == [{"acme"}]
 
 
 def test_quarantined_agent_stops_exchanging_with_its_reason(bench, tmp_path) -> None:
