@@ -85,9 +85,8 @@ def slice_of(available: int, want: Want, crowd: Crowd) -> Slice | None:
 def _share(available: int, want: Want, crowd: Crowd) -> int:
     """The most that this holder may have beyond its need. Half of what is available is divided by demand, so that all
     slices would last equally long; an equal part of it is never too much."""
-    half = available // 2
-    by_demand = half * want.demand_per_min // crowd.demand_per_min if crowd.demand_per_min else 0
-    share = max(half // crowd.agents, by_demand)
+    by_demand = available * want.demand_per_min // (2 * crowd.demand_per_min) if crowd.demand_per_min else 0
+    share = max(available // (2 * crowd.agents), by_demand)
     return min(share, available // 4) if crowd.agents > 1 else share
 
 
