@@ -11,10 +11,10 @@ LITELLM_READY := $(LITELLM)/.ready
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 5)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-frameworks lint model bench bench-proxies bench-sdks kill-rounds stop-and-restart convergence simulate large-books compare clean
+.PHONY: help run test test-frameworks properties lint model bench bench-proxies bench-sdks kill-rounds stop-and-restart convergence simulate large-books compare clean
 
 help: ## Say what each command does.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 run: $(READY) ## Meter a real LLM workload with three real agents, kill one, and audit the books (ONCE=1 exits at the end).
 	@$(BIN)/python -m examples.quickstart
@@ -27,6 +27,9 @@ test: $(READY) ## Run the tests: rules, programs, faults, both databases, Kubern
 test-frameworks: export PYTHONDONTWRITEBYTECODE =
 test-frameworks: $(READY) $(LITELLM_READY) ## Run the tests inside LangChain, LiteLLM's proxy, and the OpenAI SDK 2.x: big programs that take minutes to start.
 	$(BIN)/pytest -m frameworks $(ARGS)
+
+properties: $(READY) ## Look for counterexamples to every property with fresh dice, for half an hour or so (ARGS="-k slice" for some).
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "hypothesis and not frameworks" --hypothesis-profile search $(ARGS)
 
 lint: $(READY) ## Check formatting, lint, types and layers alone.
 	$(BIN)/ruff format --check .

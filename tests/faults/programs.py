@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +32,8 @@ START_S = 60.0  # on a machine that does much else
 BIN = Path(sys.executable).parent
 FEATURE = {"feature": "chat"}
 HUGE = 10**12
+NOT_PACKAGED = ("numpy", "pandas", "rich")
+"""What the agent's image does not hold, and libraries of the agent load wherever they find it."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the authorities that plain HTTP does not need takes a while
 
 
@@ -48,6 +54,16 @@ def a_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@functools.cache
+def as_packaged() -> str:
+    """A folder for ``PYTHONPATH``: with it, an agent finds of the tests' libraries what it finds in its image."""
+    folder = Path(tempfile.mkdtemp(prefix="allotment-packaged-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in NOT_PACKAGED:
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('not packaged', name={name!r})\n")
+    return str(folder)
 
 
 @dataclass
@@ -241,6 +257,7 @@ class Agent:
                 "ALLOTMENT_JOIN_TOKEN": self.plane.join_token,
                 "ALLOTMENT_DATA_DIR": str(self.data),
                 "ALLOTMENT_SOCKET_DIR": str(self.sockets),
+                "PYTHONPATH": os.pathsep.join(filter(None, (as_packaged(), os.environ.get("PYTHONPATH")))),
                 **self.more,
             },
             before=self.before,

@@ -14,7 +14,7 @@ from tests.simulation.rates import draw
 from tests.simulation.world import simulate
 seed = int(sys.argv[1])
 with open(sys.argv[2], "w") as text:
-    report = simulate(seed, draw(seed, hosts=2, storm_s=4.0), text)
+    report = simulate(seed, draw(seed, hosts=2, storm_s=2.5), text)
 sys.stdout.write(report.digest)
 """
 
