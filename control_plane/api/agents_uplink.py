@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -13,14 +14,15 @@ from litestar.params import JSONBody, QueryParameter
 from control_plane.access import AGENTS, JOINING, actor_of
 from control_plane.api.bodies import StrictBody
 from control_plane.api.crowds import turns
+from control_plane.api.metrics import Metrics
 from control_plane.clock import random_id, random_secret
 from control_plane.operations.check_token import refused
 from control_plane.operations.enroll_agent import Draws, enroll_agent
 from control_plane.operations.refusals import Conflict
-from control_plane.operations.sync_agent import Synced
+from control_plane.operations.sync_agent import Synced, TurnedAway
 from control_plane.operations.sync_together import SyncDesk
 from control_plane.operations.watch_changes import ChangeFeed
-from protocol.codec import MsgpackDecoder, encode_msgpack
+from protocol.codec import encode_msgpack
 from protocol.uplink_messages import (
     ENROLL_PATH,
     MSGPACK,
@@ -30,19 +32,10 @@ from protocol.uplink_messages import (
     WATCH_WAIT_MS_MAX,
     EnrollReply,
     EnrollRequest,
-    SyncRequest,
 )
 from protocol.violations import Violation
 
 TAGS = ["agents' uplink"]
-SYNCS_AT_ONCE_MAX = 12
-"""Fewer than the database has connections, so that people are served while a thousand agents sync."""
-SYNCS_IN_LINE_MAX = 64
-"""On SQLite, where those that wait hold no connection and are carried out together."""
-
-SYNCS_WAITING_MAX = 512
-"""Beyond that an agent is told to come again: it would otherwise wait for longer than it has patience."""
-
 JOINING_AT_ONCE_MAX = 4
 JOINING_WAITING_MAX = 512
 """An agent that gave up waiting would join twice."""
@@ -52,8 +45,6 @@ CURSOR_MAX = 2**62
 WatchCursor = Annotated[int, QueryParameter(ge=-1, le=CURSOR_MAX, description="of the watch before; -1 at first")]
 WatchWait = Annotated[int, QueryParameter(ge=0, le=WATCH_WAIT_MS_MAX, description="how long to wait at most, ms")]
 WatchEntitlements = Annotated[bool, QueryParameter(description="whether changed entitlements are to come along")]
-
-_sync_request = MsgpackDecoder(SyncRequest)
 
 
 @post(
@@ -85,14 +76,22 @@ async def sync(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise HTTPException(status_code=415, detail=f"This path takes msgpack: expected content-type {MSGPACK}.")
     state = request.app.state
     if "sync_desk" not in state:
-        state.sync_desk = SyncDesk(state.database)
-    at_once = SYNCS_IN_LINE_MAX if state.database.is_sqlite else SYNCS_AT_ONCE_MAX
-    limiter = turns(state, "sync", at_once, SYNCS_WAITING_MAX, "agents")
-    body = await request.body()
-    reply, news = await to_thread.run_sync(_sync, state, _agent(request), body, limiter=limiter)
-    if news:
+        state.sync_desk = SyncDesk(state.database, state.clock, partial(_count, state.metrics))
+    desk: SyncDesk = state.sync_desk
+    desk.check_room()
+    answer = await desk.sync(_agent(request), await request.body())
+    if isinstance(answer.outcome, TurnedAway):
+        raise _turned_away(answer.outcome)
+    outcome = answer.outcome
+    if outcome.news:
         state.feed.nudge()
-    return Response(reply, media_type=MSGPACK)
+    if outcome.late:
+        detail = (
+            "What was said counts, but a newer start of this journal has spoken: two agents live on copies of one "
+            "disk, and this one must stop. Start it with an empty data directory."
+        )
+        raise Conflict("journal_quarantined", detail, "journal")
+    return Response(answer.body, media_type=MSGPACK)
 
 
 @get(WATCH_PATH, opt=AGENTS, tags=TAGS, media_type=MSGPACK)
@@ -116,34 +115,24 @@ def _enroll(state: Any, wanted: EnrollRequest) -> EnrollReply:
     return reply
 
 
-def _sync(state: Any, agent: str, body: bytes) -> tuple[bytes, bool]:
-    """The answer's bytes, and whether watches have something to hear. In a thread: large bodies take their time."""
-    said = _sync_request(body)
-    now_ms = state.clock.now_ms()
-    desk: SyncDesk = state.sync_desk
-    outcome = desk.sync(agent, said, now_ms)
-    if isinstance(outcome, Synced):
-        results = Counter(one.code for one in outcome.reply.event_problems) + Counter(accepted=len(outcome.accepted))
-        state.metrics.count("agents", results, outcome.accepted)
-        if outcome.late:
-            detail = (
-                "What was said counts, but a newer start of this journal has spoken: two agents live on copies of one "
-                "disk, and this one must stop. Start it with an empty data directory."
-            )
-            raise Conflict("journal_quarantined", detail, "journal")
-        return encode_msgpack(outcome.reply), outcome.news
+def _count(metrics: Metrics, outcome: Synced) -> None:
+    results = Counter(one.code for one in outcome.reply.event_problems) + Counter(accepted=len(outcome.accepted))
+    metrics.count("agents", results, outcome.accepted)
+
+
+def _turned_away(outcome: TurnedAway) -> Exception:
     match outcome.why:
         case "snapshot_required":
             expected = "true in the first sync of a start"
-            raise Violation("snapshot", "is false, but this start is not known", expected, code="snapshot_required")
+            return Violation("snapshot", "is false, but this start is not known", expected, code="snapshot_required")
         case "quarantined":
             detail = (
                 "This journal was copied or rolled back, or another agent uses it; it is quarantined, and what its "
                 "leases may have paid for stays charged. Start the agent with an empty data directory."
             )
-            raise Conflict("journal_quarantined", detail, "journal")
+            return Conflict("journal_quarantined", detail, "journal")
         case _:
-            raise refused()
+            return refused()
 
 
 def _agent(request: Request[Any, Any, Any]) -> str:

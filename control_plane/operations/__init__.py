@@ -66,6 +66,8 @@ share_rates            the same for shares of rates
 answer_wishes          how either is said
 take_back_unheard      what answers that were lost had lent
 recall_leases          ask for unused rest back
+unit_of_work           what syncs of one transaction read once and write together
+accounts               one allowance while it is held
 keep_books             allowances, leases and ledger of one transaction
 reclaim_leases         leases of silent holders
 forget_old             what is older than records are kept for

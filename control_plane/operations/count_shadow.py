@@ -6,7 +6,7 @@ the first. Calls that are voided later stay counted: the limit would have refuse
 
 from __future__ import annotations
 
-from control_plane.operations.keep_books import Account
+from control_plane.operations.accounts import Account
 from control_plane.store import shadow_refusals
 from control_plane.store.database import Connection
 from control_plane.store.shadow_refusals import Refused

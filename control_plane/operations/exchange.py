@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from control_plane.core.entitlements import resolve
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.core.kinds import Kind, kind_of
-from control_plane.operations.keep_books import Account, Books
+from control_plane.operations.accounts import Account
+from control_plane.operations.keep_books import Books
 from control_plane.operations.learn_again import Trust, notice_restore
 from control_plane.operations.resolve_entitlement import Standing as Held
-from control_plane.operations.resolve_entitlement import facts_of, standing_of
+from control_plane.operations.resolve_entitlement import facts_of, standing_of_rows
+from control_plane.operations.unit_of_work import UnitOfWork, Used
 from control_plane.store import agents, leases
 from control_plane.store.allowances import Key
 from control_plane.store.database import Connection
@@ -25,6 +27,8 @@ from protocol.windows import Calendar, Window
 LEASE_TTL_MS = 60_000
 CLOCK_MARGIN_MS = LEASE_TTL_MS // 200 + 250
 """Clocks may run 0.5 % apart: the holder has stopped for certain before the lender says so."""
+
+_NOTHING_USED = Used(0, 0, 0, 0, 0, central=False)
 
 
 @dataclass(slots=True)
@@ -70,7 +74,6 @@ class Exchange:
         rows: leases of the asking agent that this sync may move, by id. ``payers``: those that paid for its events.
         taken: (customer, lease) that it asks for and that are leases of other agents.
         windows: the allowances that it will touch, with the ends of their windows.
-        used: sums over the leases of those allowances; filled once reports are in.
         trust: what the database knows of itself, and whether this agent has told it all. odd: by kind, how often and
             what, for people (store.troubles).
         restored: leases that are taken in by their seals.
@@ -78,7 +81,7 @@ class Exchange:
 
     def __init__(
         self,
-        connection: Connection,
+        unit: UnitOfWork,
         agent: str,
         request: SyncRequest,
         now_ms: int,
@@ -86,21 +89,22 @@ class Exchange:
         starts: dict[int, agents.Incarnation],
         trust: Trust,
     ) -> None:
-        self.connection = connection
+        self.unit = unit
+        self.connection: Connection = unit.connection
         self.agent = agent
         self.request = request
         self.now_ms = now_ms
         self.speaker = speaker
         self.starts = starts
         self.answer = Answer()
-        self.books = Books(connection, now_ms)
+        self.books = Books(unit.connection, now_ms, unit)
         self.entitlements: dict[str, Entitlement] = {}
         self.held = Held({}, {}, {}, {}, {}, {})
         self.rows: dict[str, leases.Row] = {}
         self.taken: set[tuple[str, str]] = set()
         self.payers: dict[str, leases.Row] = {}
         self.windows: dict[Key, int] = {}
-        self.used: dict[Key, leases.Used] = {}
+        self._used: dict[Key, Used] | None = None
         self.trust = trust
         self.restored: list[leases.Row] = []
         self.odd: dict[str, tuple[int, str]] = {}
@@ -126,7 +130,7 @@ class Exchange:
     def learn_customers(self, names: set[str]) -> None:
         """Resolve the entitlements of these customers, and keep them from changing meanwhile."""
         agents.hold_customers(self.connection, names)
-        self.held = standing_of(self.connection, names, self.now_ms)
+        self.held = standing_of_rows(self.connection, self.unit.holders(names), self.now_ms)
         self.entitlements = self.held.entitlements
 
     def learn_leases(self, names: Iterable[str]) -> None:
@@ -201,9 +205,21 @@ class Exchange:
         """This sync may change that lease, and so its allowance, which exists since the lease was granted."""
         self.windows.setdefault(row.key, 0)
 
+    def used_of(self, key: Key) -> Used:
+        """What holders say of an allowance's leases that are not closed. To be asked once reports are in, and saved."""
+        if self._used is None:
+            self._used = self.unit.used(self.windows, self.agent)
+        return self._used.get(key, _NOTHING_USED)
+
+    def note_central(self, key: Key) -> None:
+        """This exchange lends of that allowance call by call."""
+        central = self.used_of(key)._replace(central=True)
+        assert self._used is not None
+        self._used[key] = central
+
     def standing(self, account: Account, limit: Limit | None) -> Standing:
         """How an allowance stands beyond what the asking agent holds."""
-        used = self.used.get(account.key, leases.NOTHING_USED)
+        used = self.used_of(account.key)
         if kind_of(account.key.counter) is Kind.SLOTS:
             elsewhere = used.in_flight - used.in_flight_here
         else:

@@ -69,6 +69,9 @@ def _fold_entries(connection: Connection, after: int, newest: int, before_ms: in
         total[0] += entry.amount
         total[1] += entry.released
         total[2] = max(total[2], entry.at_ms)
-    for (key, kind), (amount, released, at_ms) in sorted(sums.items()):
-        ledger.append(connection, [Entry(key, kind, amount, "carried", released)], at_ms)
+    carried = [
+        (Entry(key, kind, amount, "carried", released), at_ms)
+        for (key, kind), (amount, released, at_ms) in sorted(sums.items())
+    ]
+    ledger.append(connection, carried)
     return following

@@ -8,15 +8,15 @@ from control_plane.core import allocation
 from control_plane.core.allocation import Crowd
 from control_plane.core.kinds import Kind
 from control_plane.core.lease_life import Status
+from control_plane.operations.accounts import Account
 from control_plane.operations.answer_wishes import deny, grant, new_lease
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.find_wishes import AT_ONCE_MS, DRY_MS, Wish
-from control_plane.operations.keep_books import Account
 from control_plane.operations.learn_again import RETRY_MS
 from control_plane.operations.recall_leases import recall_leases
 from control_plane.operations.share_rates import RateLender
-from control_plane.store import demands, leases
-from control_plane.store.demands import NOBODY, Demand, Place, Together
+from control_plane.store import leases
+from control_plane.store.demands import Demand, Place, Together
 
 LATELY_MS = 60_000
 SOON_MS = 500
@@ -83,20 +83,20 @@ class Lender:
             mine[wish.place] = Demand(exchange.agent, demand_per_min, max(before.typical, wish.want.typical))
         since_ms = exchange.now_ms - LATELY_MS
         shared = {wish.place for wish in self._wishes if wish.kind is Kind.RATE}
-        lately = demands.lately(exchange.connection, shared, since_ms)
-        others = demands.of_others(exchange.connection, mine.keys() - shared, exchange.agent, since_ms)
+        lately = exchange.unit.lately(shared, since_ms)
+        others = exchange.unit.asked_by_others(mine.keys() - shared, exchange.agent, since_ms)
         for place, demand in mine.items():
             if place in shared:
                 rivals = [other for other in lately.get(place, ()) if other.agent != exchange.agent]
                 self._sharers[place] = [*rivals, demand]
             else:
-                rest = others.get(place, NOBODY)
+                rest = others[place]
                 self._crowds[place] = Together(rest.agents + 1, rest.demand_per_min + demand.demand_per_min)
-        demands.note(exchange.connection, mine, exchange.now_ms)
+        exchange.unit.note_demand(mine, exchange.now_ms)
 
     def _crowd(self, wish: Wish) -> Crowd:
         agents, demand_per_min = self._crowds[wish.place]
-        used = self._exchange.used.get(wish.key, leases.NOTHING_USED)
+        used = self._exchange.used_of(wish.key)
         return Crowd(agents, demand_per_min, used.central)
 
     def _first_time(self, wish: Wish) -> None:
@@ -115,8 +115,7 @@ class Lender:
         exchange.rows[row.lease] = exchange.books.lend(row, "first_call" if wish.call else "ask")
         if slice_.central:
             self._recall_early(wish, account, available)
-            used = exchange.used.get(wish.key, leases.NOTHING_USED)
-            exchange.used[wish.key] = used._replace(central=True)
+            exchange.note_central(wish.key)
         grant(exchange, wish, row)
 
     def _recall_early(self, wish: Wish, account: Account, available: int) -> None:
@@ -127,7 +126,7 @@ class Lender:
 
     def _lent_ahead(self, wish: Wish, account: Account) -> int:
         """What lies unused with holders, as last heard."""
-        used = self._exchange.used.get(wish.key, leases.NOTHING_USED)
+        used = self._exchange.used_of(wish.key)
         return account.outstanding - used.settled - used.in_flight - used.unreported
 
     def _slice(self, wish: Wish, available: int) -> allocation.Slice | None:
@@ -158,7 +157,7 @@ class Lender:
             if not wish.quiet:
                 deny(exchange, wish, exhausted=False, retry_in_ms=NOTHING_AHEAD_MS)
             return
-        used = exchange.used.get(wish.key, leases.NOTHING_USED)
+        used = exchange.used_of(wish.key)
         held = 0 if wish.kind is Kind.SLOTS else used.in_flight
         if wish.ceiling - account.posted - account.direct - used.settled - used.unreported - held < need:
             if exchange.now_ms - account.recalled_at_ms >= DRY_MS:

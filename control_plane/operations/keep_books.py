@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from control_plane.core import rates
 from control_plane.core.allocation import worth_announcing
 from control_plane.core.kinds import Kind, counted
 from control_plane.core.lease_life import Life, Movement, Status
-from control_plane.core.rates import Pool, Share
+from control_plane.core.rates import Share
+from control_plane.operations.accounts import Account
+from control_plane.operations.unit_of_work import UnitOfWork
 from control_plane.store import allowances, changes, leases, ledger, rollups
 from control_plane.store.allowances import Key
 from control_plane.store.changes import Change
@@ -21,63 +22,19 @@ SOMEBODY_WAITS_MS = 10_000
 """Capacity that comes back is announced when somebody was refused or recalled so lately."""
 
 
-@dataclass(slots=True)
-class Account:
-    """One allowance while its row is held."""
-
-    key: Key
-    window_end_ms: int
-    posted: int
-    direct: int
-    outstanding: int
-    recalled_at_ms: int
-    level: int = 0
-    level_at_ms: int = 0
-    burst_lent: int = 0
-    rate: int = 0
-    burst: int = 0
-    changed: bool = False
-    freed: int = 0
-
-    @property
-    def pool(self) -> Pool:
-        """Of a rate: what of it is lent, and the bucket of the rest."""
-        lent = Share(self.outstanding, self.burst_lent)
-        period_ms = counted(self.key.counter).period_ms
-        return Pool(self.rate, self.burst, period_ms, lent, self.level, self.level_at_ms)
-
-    @pool.setter
-    def pool(self, pool: Pool) -> None:
-        self.rate, self.burst = pool.amount, pool.burst
-        self.outstanding, self.burst_lent = pool.lent.amount, pool.lent.burst
-        self.level, self.level_at_ms = pool.level, pool.at_ms
-        self.changed = True
-
-    def available(self, ceiling: int) -> int:
-        """What may still be lent; negative after a downgrade."""
-        return ceiling - self.posted - self.direct - self.outstanding
-
-    @property
-    def taken(self) -> int:
-        """What is used up or lent."""
-        return self.posted + self.direct + self.outstanding
-
-    def note_shortage(self, now_ms: int) -> None:
-        """Somebody was refused, or leases were asked back: capacity that comes back is now worth announcing."""
-        self.recalled_at_ms = now_ms
-        self.changed = True
-
-
 class Books:
-    """Everything that a transaction changes on allowances and leases; written by :meth:`save`, once.
+    """Everything that a transaction, or one of several syncs in it, changes on allowances and leases; written by
+    :meth:`save`, once.
 
     Attributes:
+        unit: what is written with it.
         ceiling_of: the most that an allowance may lend now; ``None``: nobody has looked.
     """
 
-    def __init__(self, connection: Connection, now_ms: int) -> None:
+    def __init__(self, connection: Connection, now_ms: int, unit: UnitOfWork | None = None) -> None:
         self.connection = connection
         self.now_ms = now_ms
+        self.unit = unit or UnitOfWork(connection)
         self.accounts: dict[Key, Account] = {}
         self._entries: list[Entry] = []
         self._moved: dict[tuple[str, str], leases.Row] = {}
@@ -91,14 +48,19 @@ class Books:
         Args:
             windows: the end of each one's window.
         """
-        found = list(allowances.find(self.connection, windows))
-        missing = set(windows) - {row.key for row in found}
+        accounts = self.unit.accounts
+        wanted = windows.keys() - accounts.keys()
+        found = list(allowances.find(self.connection, wanted))
+        missing = wanted - {row.key for row in found}
         seeds = self._seeds({key: windows[key] for key in missing})
         rows = [allowances.Row(key, windows[key], 0, seeds.get(key, 0), 0, 0) for key in missing]
         added = allowances.add_missing(self.connection, rows)
         if missing or self.connection.dialect.name != "sqlite":  # there, nobody else writes meanwhile
-            found = list(allowances.find(self.connection, windows, lock=True))
-        self.accounts.update((row.key, Account(*row)) for row in found)
+            found = list(allowances.find(self.connection, wanted, lock=True))
+        accounts.update((row.key, Account(*row)) for row in found)
+        for key in windows:
+            self.accounts[key] = accounts[key]
+            accounts[key].freed = 0
         for key, amount in sorted(seeds.items()):
             if amount and key in added:
                 self._entries.append(Entry(key, ledger.DIRECT, amount, "seed"))
@@ -191,17 +153,17 @@ class Books:
             account.changed = True
         account.freed += max(0, back - movement.posted)
         closes = life.status is Status.CLOSED and row.closed_at_ms is None
-        return self.change(
-            row._replace(
-                cap=life.cap,
-                settled=life.settled,
-                in_flight=life.in_flight,
-                unreported=life.unreported,
-                status=life.status.value,
-                keep=life.keep,
-                closed_at_ms=self.now_ms if closes else row.closed_at_ms,
-            )
+        moved = row._replace(
+            cap=life.cap,
+            settled=life.settled,
+            in_flight=life.in_flight,
+            unreported=life.unreported,
+            status=life.status.value,
+            keep=life.keep,
+            closed_at_ms=self.now_ms if closes else row.closed_at_ms,
         )
+        self.unit.move(row, moved)
+        return self.change(moved)
 
     def change(self, row: leases.Row) -> leases.Row:
         """Remember a changed lease."""
@@ -217,19 +179,25 @@ class Books:
         leases.save(self.connection, list(self._moved.values()))
         self._moved.clear()
 
-    def save(self) -> bool:
-        """Write everything. Returns whether there is news for the watches."""
+    def hand_over(self) -> bool:
+        """All that was done here is done: the unit of work will write it. Returns whether there is news for the
+        watches."""
         self.flush_leases()
-        leases.add(self.connection, self._lent)
-        changed = [account for account in self.accounts.values() if account.changed]
-        allowances.save(self.connection, [_row(account) for account in changed])
-        ledger.append(self.connection, self._entries, self.now_ms)
-        for account in changed:
+        self.unit.lend(self._lent)
+        self.unit.enter(self._entries, self.now_ms)
+        for account in self.accounts.values():
             if not worth_announcing(account.freed, account.taken):
                 continue
             if self.now_ms - account.recalled_at_ms <= SOMEBODY_WAITS_MS and self._has_room(account):
                 self.announce(Change(account.key.customer, changes.RETURNED))
+        self.unit.announce(self._changes, self.now_ms)
         return bool(self._changes)
+
+    def save(self) -> bool:
+        """Write everything. Returns whether there is news for the watches."""
+        news = self.hand_over()
+        self.unit.write()
+        return news
 
     def _has_room(self, account: Account) -> bool:
         """Whether what came back can be lent. After a downgrade, or the end of a subscription, it cannot: hundreds of
@@ -240,7 +208,8 @@ class Books:
 
     def publish(self) -> None:
         """Write the news: the very last statements of the transaction."""
-        changes.append(self.connection, list(self._changes), self.now_ms)
+        self.unit.announce(self._changes, self.now_ms)
+        self.unit.publish()
 
 
 def _may_be_seeded(counter: str) -> bool:
@@ -253,19 +222,3 @@ def _may_be_seeded(counter: str) -> bool:
 def life_of(row: leases.Row) -> Life:
     """A lease's numbers, as the core sees them."""
     return Life(row.granted, row.cap, row.settled, row.in_flight, row.unreported, Status(row.status), row.keep)
-
-
-def _row(account: Account) -> allowances.Row:
-    return allowances.Row(
-        account.key,
-        account.window_end_ms,
-        account.posted,
-        account.direct,
-        account.outstanding,
-        account.recalled_at_ms,
-        account.level,
-        account.level_at_ms,
-        account.burst_lent,
-        account.rate,
-        account.burst,
-    )

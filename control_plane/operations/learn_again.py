@@ -46,12 +46,6 @@ class Trust:
         return self.said == known.name and (self.registered == known.generation or known.cause == custody.MADE)
 
 
-def trust_in(connection: Connection, registered: int, said: str) -> Trust:
-    """Whom to believe in the exchange that begins now."""
-    present = custody.present(connection)
-    return Trust(present.generation, present.key, registered, said)
-
-
 def say_restored(connection: Connection, actor: str, detail: str, now_ms: int) -> Generation:
     """An operator says that the database was restored to an older state: listen before lending."""
     begun, wake = _begin(connection, custody.TOLD, None, detail, now_ms)

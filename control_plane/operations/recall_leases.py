@@ -6,8 +6,9 @@ from control_plane.core import allocation, lease_life, recalls
 from control_plane.core.kinds import Kind, kind_of
 from control_plane.core.lease_life import Status
 from control_plane.core.recalls import Rest
-from control_plane.operations.keep_books import Account, Books, life_of
-from control_plane.store import changes, demands, leases
+from control_plane.operations.accounts import Account
+from control_plane.operations.keep_books import Books, life_of
+from control_plane.store import changes, leases
 from control_plane.store.changes import Change
 from control_plane.store.demands import Place
 
@@ -32,6 +33,7 @@ def recall_leases(books: Books, account: Account, agent: str, need: int, availab
     if books.now_ms - before_ms < DEBOUNCE_MS:
         return True
     account.note_shortage(books.now_ms)
+    books.unit.write_leases()
     alive = leases.alive_in_allowance(books.connection, account.key)
     held = {row.lease: row for row in alive if row.agent != agent and _hears(row, before_ms)}
     rests = {
@@ -60,7 +62,7 @@ def _hears(row: leases.Row, last_round_ms: int) -> bool:
 def _rests(books: Books, account: Account, held: dict[str, leases.Row]) -> dict[str, Rest]:
     """What could come back, by lease; the demand of a holder is spread over what it holds."""
     place = Place(*account.key[:3])
-    lately = demands.lately(books.connection, [place], books.now_ms - LATELY_MS).get(place, ())
+    lately = books.unit.lately([place], books.now_ms - LATELY_MS).get(place, ())
     demand = {one.agent: one.demand_per_min for one in lately}
     free: dict[str, int] = {}
     for name, row in held.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -59,7 +59,11 @@ def standing_of(connection: Connection, names: Iterable[str], now_ms: int) -> St
     What was resolved last is read, as long as it holds; what changes by itself at this very moment is resolved anew,
     so that no answer depends on how soon somebody writes it down (:mod:`control_plane.operations.keep_entitlements`).
     """
-    rows = list(customers.holders(connection, names))
+    return standing_of_rows(connection, list(customers.holders(connection, names)), now_ms)
+
+
+def standing_of_rows(connection: Connection, rows: Sequence[HolderRow], now_ms: int) -> Standing:
+    """The same where what was resolved last has been read."""
     stale = facts_of(connection, [row.customer for row in rows if not _holds(row, now_ms)])
     found = Standing({}, {}, {}, {}, {}, {})
     for row in rows:

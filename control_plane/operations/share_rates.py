@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from control_plane.core import lease_life, rates
 from control_plane.core.lease_life import Status
 from control_plane.core.rates import NO_SHARE, Offer, Share
+from control_plane.operations.accounts import Account
 from control_plane.operations.answer_wishes import deny, grant, new_lease
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.find_wishes import DRY_MS, Wish
-from control_plane.operations.keep_books import Account, life_of
+from control_plane.operations.keep_books import life_of
 from control_plane.operations.recall_leases import DEBOUNCE_MS
 from control_plane.store import changes, leases
 from control_plane.store.allowances import Key
@@ -78,6 +79,7 @@ class RateLender:
     def _held(self, wish: Wish) -> dict[str, Share]:
         if wish.key not in self._rows:
             self._exchange.books.flush_leases()
+            self._exchange.unit.write_leases()
             self._rows[wish.key] = leases.alive_in_allowance(self._exchange.connection, wish.key)
         held: dict[str, Share] = {}
         for row in self._rows[wish.key]:

@@ -1,4 +1,4 @@
-"""Answers one agent's sync: who speaks, what it reports and asks, what has changed; all in one transaction.
+"""Answers agents' syncs: who speaks, what it reports and asks, what has changed; all in one transaction.
 
 Rows are locked in one order everywhere: the agent, its customers, new events, allowances, sums, meters, the change
 feed.
@@ -6,7 +6,9 @@ feed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from control_plane.core.aggregates import Counted
 from control_plane.core.incarnations import Standing as Speaker
@@ -18,13 +20,13 @@ from control_plane.operations.exchange import Exchange
 from control_plane.operations.find_wishes import Wish, find_wishes
 from control_plane.operations.grant_leases import Lender
 from control_plane.operations.keep_for_review import keep_for_review
-from control_plane.operations.learn_again import trust_in
 from control_plane.operations.read_batches import Reading, read_batches
 from control_plane.operations.recognise import hear_stranger, lost_leases, remember_exchange
 from control_plane.operations.register_start import quarantine, register_start
 from control_plane.operations.settle_reports import find_leases, renew_leases, settle_reports
 from control_plane.operations.take_back_unheard import find_unheard, take_back_unheard
 from control_plane.operations.tell_thresholds import tell_moved
+from control_plane.operations.unit_of_work import UnitOfWork
 from control_plane.store import agents, leases, rollups
 from control_plane.store.database import Connection
 from protocol.events import UsageEvent
@@ -61,16 +63,45 @@ class TurnedAway:
     why: str
 
 
+class Sync(NamedTuple):
+    """What one agent says, and when it was heard."""
+
+    agent: str
+    request: SyncRequest
+    now_ms: int
+
+
 def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms: int) -> Synced | TurnedAway:
     """Take in what the agent says and answer what it asks. Said twice, the second time changes nothing.
 
     Raises: Violation: numbers that no honest agent sends.
     """
+    return sync_agents(connection, [Sync(agent, request, now_ms)])[0]
+
+
+def sync_agents(connection: Connection, syncs: Sequence[Sync]) -> list[Synced | TurnedAway]:
+    """The same for several agents, one sync each, one after the other.
+
+    Raises: Violation: as above. NotTogether: they are to be answered one by one.
+    """
+    unit = UnitOfWork(connection, [sync.agent for sync in syncs])
+    exchanges: list[Exchange] = []
+    outcomes = [_answer(unit, sync, exchanges) for sync in syncs]
+    unit.write()
+    for exchange in exchanges:
+        tell_moved(connection, exchange.held, exchange.books.accounts, exchange.now_ms)
+    unit.publish()
+    return outcomes
+
+
+def _answer(unit: UnitOfWork, sync: Sync, exchanges: list[Exchange]) -> Synced | TurnedAway:
+    """Answer one of them; ``exchanges`` gets what there was to talk about."""
+    connection, (agent, request, now_ms) = unit.connection, sync
     _check(request)
     registered = agents.lock(connection, agent, now_ms, SEEN_COARSE_MS)
     if registered is None:
         return TurnedAway("revoked")
-    trust = trust_in(connection, registered, request.generation)
+    trust = unit.trust(registered, request.generation)
     speaker, starts = register_start(connection, agent, request, now_ms)
     if speaker in {Speaker.COPIED, Speaker.REFUSED}:
         keep_for_review(connection, agent, request, now_ms)
@@ -78,7 +109,7 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     if speaker is Speaker.SNAPSHOT_REQUIRED:
         hear_stranger(connection, trust, agent, request, now_ms)
         return TurnedAway("snapshot_required")
-    exchange = Exchange(connection, agent, request, now_ms, speaker, starts, trust)
+    exchange = Exchange(unit, agent, request, now_ms, speaker, starts, trust)
     find_leases(exchange)
     reading = read_batches(exchange)
     doubt = reading.contradiction or lost_leases(exchange)
@@ -89,13 +120,12 @@ def sync_agent(connection: Connection, agent: str, request: SyncRequest, now_ms:
     wishes, unheard = _prepare(exchange, reading)
     _carry_out(exchange, reading, wishes)
     take_back_unheard(exchange, unheard)
-    news = exchange.books.save()
+    news = exchange.books.hand_over()
     _burn_credits(exchange, reading)
     rollups.add(connection, reading.sums)
     add_to_meters(connection, [Counted(item.event, item.at_ms) for item in reading.counted])
     remember_exchange(exchange)
-    tell_moved(connection, exchange.held, exchange.books.accounts, now_ms)
-    exchange.books.publish()
+    exchanges.append(exchange)
     accepted = tuple(item.event for item in reading.counted)
     return Synced(exchange.answer.reply(), news, late=speaker is Speaker.LATE, accepted=accepted)
 
@@ -124,7 +154,6 @@ def _carry_out(exchange: Exchange, reading: Reading, wishes: list[Wish]) -> None
     settle_reports(exchange)
     book_events(exchange, reading)
     exchange.books.flush_leases()
-    exchange.used = leases.used(exchange.connection, exchange.windows, exchange.agent)
     renew_leases(exchange)
     Lender(exchange, wishes).lend()
 
@@ -134,8 +163,10 @@ def _burn_credits(exchange: Exchange, reading: Reading) -> None:
     for key in sorted(exchange.books.accounts):
         what = counted(key.counter)
         if what.window == WindowKind.GRANTS:
+            exchange.unit.write()
             used = reading.used_of(key, what.meter)
             burn_credits(exchange.connection, key.customer, what.meter, used, exchange.now_ms)
+            exchange.unit.forget_holder(key.customer)
 
 
 def _tell_entitlements(exchange: Exchange) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from control_plane.core.incarnations import Standing as Speaker
 from control_plane.operations.exchange import Exchange
 from control_plane.operations.settle_reports import never_used
-from control_plane.store import agents, leases
+from control_plane.store import leases
 from control_plane.store.leases import Row
 
 
@@ -27,7 +27,7 @@ def find_unheard(exchange: Exchange) -> list[Row]:
     concerned = asked_for or request.stopping
     if not concerned or exchange.speaker is Speaker.LATE or request.serial <= exchange.this_start.serial:
         return []
-    agents.note_serial(exchange.connection, exchange.this_start, request.serial)
+    exchange.unit.note_serial(exchange.this_start, request.serial)
     reported = {report.lease for report in request.leases}
     unheard = [
         row

@@ -53,13 +53,13 @@ def _look(connection: Connection, watches: Mapping[str, Watch], keys: Iterable[K
     watched = {key: one for key in keys if (one := watches.get(key.customer, {}).get(key.counter)) is not None}
     if not watched:
         return []
-    lent = leases.used(connection, watched, "")
+    lent = leases.used(connection, watched)
     filled = [key.customer for key, one in watched.items() if one.limit.window is WindowKind.GRANTS]
     pools = pools_of(connection, filled) if filled else {}
     known = notices.crossings_of(connection, watched)
     told: list[Notice] = []
     for row in allowances.find(connection, watched):
-        open_ = lent.get(row.key, leases.NOTHING_USED)
+        open_ = lent[row.key].get("", leases.NOTHING_USED)
         used = row.posted + row.direct + open_.settled + open_.unreported
         limit, percents = watched[row.key]
         stands = level(limit, used, pools.get(row.key.customer, {}).get(limit.meter, Pool()), now_ms)

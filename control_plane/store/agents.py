@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -130,9 +130,10 @@ def touch_start(connection: Connection, row: Incarnation, now_ms: int) -> None:
     connection.execute(_TOUCH_START, {**_whose(row), "now_ms": now_ms})
 
 
-def note_serial(connection: Connection, row: Incarnation, serial: int) -> None:
-    """A sync with this number has asked for something."""
-    connection.execute(_NOTE_SERIAL, {**_whose(row), "to": serial})
+def note_serials(connection: Connection, rows: Sequence[tuple[Incarnation, int]]) -> None:
+    """Syncs with these numbers have asked for something."""
+    if rows:
+        connection.execute(_NOTE_SERIAL, [{**_whose(row), "to": serial} for row, serial in rows])
 
 
 def raise_high_water(connection: Connection, agent: str, journal: str, marks: Mapping[int, int]) -> None:

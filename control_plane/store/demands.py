@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Insert, Select, and_, bindparam, delete, func
 from sqlalchemy.dialects import postgresql, sqlite
 
 from control_plane.store.tables import demands
-from control_plane.store.wanted import CHUNK, as_rows, wanted
+from control_plane.store.wanted import CHUNK, apart_as_rows, as_rows, wanted, whose
 
 _PLACE = (demands.c.customer, demands.c.counter, demands.c.scope_value)
 
@@ -38,13 +38,10 @@ class Together(NamedTuple):
     demand_per_min: int
 
 
-NOBODY = Together(0, 0)
-
-
-def note(connection: Connection, rows: Mapping[Place, Demand], now_ms: int) -> None:
-    """Remember what an agent has just asked for."""
-    if rows:
-        values = [{**place._asdict(), **row._asdict(), "seen_at_ms": now_ms} for place, row in sorted(rows.items())]
+def note(connection: Connection, rows: Iterable[tuple[Place, Demand, int]]) -> None:
+    """Remember what agents have asked for, and when."""
+    values = [{**place._asdict(), **row._asdict(), "seen_at_ms": at_ms} for place, row, at_ms in sorted(rows)]
+    if values:
         connection.execute(_upsert(connection.dialect.name), values)
 
 
@@ -70,29 +67,31 @@ def _lately(dialect: str) -> Select[Any]:
     )
 
 
-def of_others(connection: Connection, places: Iterable[Place], agent: str, since_ms: int) -> dict[Place, Together]:
-    """What all but this agent have asked of these allowances since then; allowances of which nobody has are left out.
+def parts(
+    connection: Connection, places: Iterable[Place], apart: Iterable[str], since_ms: int
+) -> dict[Place, dict[str, Together]]:
+    """What was asked of these allowances since then: by each of these agents, and under ``""`` by all others together.
 
     Summed in the database: with a thousand agents on one allowance, reading their rows would cost more than all else.
     """
     ordered = sorted(set(places))
-    query = _of_others(connection.dialect.name)
-    found: dict[Place, Together] = {}
+    query = _parts(connection.dialect.name)
+    parameters: dict[str, str | int] = {**apart_as_rows(apart), "since_ms": since_ms}
+    found: dict[Place, dict[str, Together]] = {place: {} for place in ordered}
     for start in range(0, len(ordered), CHUNK):
-        rows = as_rows(ordered[start : start + CHUNK])
-        for row in connection.execute(query, {**rows, "since_ms": since_ms, "agent": agent}):
-            found[Place(*row[:3])] = Together(row[3], int(row[4]))
+        for row in connection.execute(query, {**as_rows(ordered[start : start + CHUNK]), **parameters}):
+            found[Place(*row[:3])][row[3]] = Together(row[4], int(row[5]))
     return found
 
 
 @cache
-def _of_others(dialect: str) -> Select[Any]:
-    table = wanted(dialect, _PLACE)
+def _parts(dialect: str) -> Select[Any]:
+    table, who = wanted(dialect, _PLACE), whose(dialect, demands.c.agent)
     return (
-        select(*_PLACE, func.count(), func.sum(demands.c.demand_per_min))
+        select(*_PLACE, who, func.count(), func.sum(demands.c.demand_per_min))
         .select_from(table.join(demands, and_(*(col == table.c[col.name] for col in _PLACE))))
-        .where(demands.c.seen_at_ms >= bindparam("since_ms"), demands.c.agent != bindparam("agent"))
-        .group_by(*_PLACE)
+        .where(demands.c.seen_at_ms >= bindparam("since_ms"))
+        .group_by(*_PLACE, who)
     )
 
 

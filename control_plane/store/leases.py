@@ -26,7 +26,7 @@ from sqlalchemy import (
 from control_plane.store.allowances import Key
 from control_plane.store.spans import EVERYBODY, Span, within
 from control_plane.store.tables import allowances, leases
-from control_plane.store.wanted import CHUNK, as_rows, wanted
+from control_plane.store.wanted import CHUNK, apart_as_rows, as_rows, wanted, whose
 
 CLOSED = "closed"
 ALIVE = ("open", "recalled", "expired", "limbo")
@@ -74,20 +74,15 @@ class Row(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What the holders together say of an allowance's leases that are not closed.
-
-    ``settled_here``, ``in_flight_here``: the parts on leases of the agent that was asked about.
-    """
+    """What holders say of an allowance's leases that are not closed; ``central``: some are lent call by call."""
 
     settled: int
     in_flight: int
     unreported: int
-    settled_here: int
-    in_flight_here: int
     central: bool
 
 
-NOTHING_USED = Used(0, 0, 0, 0, 0, central=False)
+NOTHING_USED = Used(0, 0, 0, central=False)
 
 
 IS_ALIVE = leases.c.status.in_([literal_column(f"'{status}'") for status in ALIVE])
@@ -148,17 +143,16 @@ def alive_in_allowance(connection: Connection, key: Key) -> list[Row]:
     return list(_rows(connection, select(leases).where(same, IS_ALIVE), {}))
 
 
-def used(connection: Connection, keys: Iterable[Key], agent: str) -> dict[Key, Used]:
-    """What is used on the leases of allowances that are not closed; allowances without any are left out."""
+def used(connection: Connection, keys: Iterable[Key], apart: Iterable[str] = ()) -> dict[Key, dict[str, Used]]:
+    """What is used on the leases of allowances that are not closed: by each of the agents ``apart``, and under ``""``
+    by all others together; who has no such lease is left out."""
     ordered = sorted(set(keys))
-    query = _used(connection.dialect.name)
-    found = {}
+    query, agents = _used(connection.dialect.name), apart_as_rows(apart)
+    found: dict[Key, dict[str, Used]] = {key: {} for key in ordered}
     for start in range(0, len(ordered), CHUNK):
-        parameters = {**as_rows(ordered[start : start + CHUNK]), "agent": agent}
-        for row in connection.execute(query, parameters):
-            settled, in_flight, unreported, settled_here, in_flight_here = (int(number) for number in row[4:9])
-            central = bool(row[9])
-            found[Key(*row[:4])] = Used(settled, in_flight, unreported, settled_here, in_flight_here, central)
+        for row in connection.execute(query, {**as_rows(ordered[start : start + CHUNK]), **agents}):
+            settled, in_flight, unreported = (int(number) for number in row[5:8])
+            found[Key(*row[:4])][row[4]] = Used(settled, in_flight, unreported, bool(row[8]))
     return found
 
 
@@ -244,17 +238,13 @@ def _wished_for(dialect: str) -> CompoundSelect[Any]:
 
 @cache
 def _used(dialect: str) -> Select[Any]:
-    table = wanted(dialect, _ALLOWANCE)
-    here = [
-        case((leases.c.agent == bindparam("agent"), column), else_=0)
-        for column in (leases.c.settled, leases.c.in_flight)
-    ]
-    sums = [func.sum(column) for column in (leases.c.settled, leases.c.in_flight, leases.c.unreported, *here)]
+    table, who = wanted(dialect, _ALLOWANCE), whose(dialect, leases.c.agent)
+    sums = [func.sum(column) for column in (leases.c.settled, leases.c.in_flight, leases.c.unreported)]
     return (
-        select(*_ALLOWANCE, *sums, func.max(case((leases.c.central == true(), 1), else_=0)))
+        select(*_ALLOWANCE, who, *sums, func.max(case((leases.c.central == true(), 1), else_=0)))
         .select_from(table.join(leases, and_(*(col == table.c[col.name] for col in _ALLOWANCE))))
         .where(IS_ALIVE)
-        .group_by(*_ALLOWANCE)
+        .group_by(*_ALLOWANCE, who)
     )
 
 

@@ -40,11 +40,11 @@ class Fold(NamedTuple):
     released: int
 
 
-def append(connection: Connection, rows: Sequence[Entry], now_ms: int) -> None:
-    """Write movements."""
+def append(connection: Connection, rows: Sequence[tuple[Entry, int]]) -> None:
+    """Write movements, each with the instant at which it happened."""
     statement = _insert(connection.dialect.name)
     for start in range(0, len(rows), CHUNK):
-        connection.execute(statement, as_rows([_values(row, now_ms) for row in rows[start : start + CHUNK]]))
+        connection.execute(statement, as_rows([_values(*row) for row in rows[start : start + CHUNK]]))
 
 
 def newest(connection: Connection) -> int:
@@ -137,8 +137,8 @@ def keys_with_cause(connection: Connection, cause: str, span: Span = EVERYBODY) 
     return {Key(*row) for row in connection.execute(query)}
 
 
-def _values(row: Entry, now_ms: int) -> list[str | int | None]:
-    return [*row.key, row.kind, row.amount, row.released, row.cause, row.lease, row.event, now_ms]
+def _values(row: Entry, at_ms: int) -> list[str | int | None]:
+    return [*row.key, row.kind, row.amount, row.released, row.cause, row.lease, row.event, at_ms]
 
 
 @cache

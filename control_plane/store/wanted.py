@@ -8,10 +8,22 @@ one costs more than running it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import CTE, BigInteger, Column, String, bindparam, column, text
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    Column,
+    Label,
+    String,
+    bindparam,
+    case,
+    column,
+    literal_column,
+    select,
+    text,
+)
 
 CHUNK = 2_000
 """Keys in one statement."""
@@ -19,20 +31,35 @@ CHUNK = 2_000
 NAME = "wanted"
 
 
-def wanted(dialect: str, columns: Sequence[Column[Any]]) -> CTE:
-    """A table expression with the given columns, whose rows are the parameter ``wanted`` (see :func:`as_rows`)."""
+def wanted(dialect: str, columns: Sequence[Column[Any]], name: str = NAME) -> CTE:
+    """A table expression with the given columns, whose rows are the parameter ``name`` (see :func:`as_rows`)."""
     parts = [_part(dialect, at, col) for at, col in enumerate(columns)]
-    source = "json_each(:wanted)"
+    source = f"json_each(:{name})"
     if dialect == "postgresql":
-        source = "jsonb_array_elements(CAST(:wanted AS jsonb)) AS item(value)"
-    query = text(f"SELECT {', '.join(parts)} FROM {source}").bindparams(bindparam(NAME, type_=String))  # noqa: S608
+        source = f"jsonb_array_elements(CAST(:{name} AS jsonb)) AS item(value)"
+    query = text(f"SELECT {', '.join(parts)} FROM {source}").bindparams(bindparam(name, type_=String))  # noqa: S608
     kinds: list[Any] = [column(col.name, BigInteger() if _is_number(col) else String()) for col in columns]
-    return query.columns(*kinds).cte(NAME)
+    return query.columns(*kinds).cte(name)
 
 
-def as_rows(rows: Sequence[Sequence[str | int | None]]) -> dict[str, str]:
+def as_rows(rows: Sequence[Sequence[str | int | None]], name: str = NAME) -> dict[str, str]:
     """The parameter for these rows."""
-    return {NAME: json.dumps([list(row) for row in rows])}
+    return {name: json.dumps([list(row) for row in rows])}
+
+
+APART = "apart"
+
+
+def whose(dialect: str, agent: Column[Any]) -> Label[Any]:
+    """The agent where it is one of those of the parameter ``apart`` (see :func:`apart_as_rows`), and ``""`` of all
+    others: to sum what each of a few has beside what everybody else has together."""
+    table = wanted(dialect, (agent,), APART)
+    return case((agent.in_(select(table.c[agent.name])), agent), else_=literal_column("''")).label("whose")
+
+
+def apart_as_rows(agents: Iterable[str]) -> dict[str, str]:
+    """The parameter for these agents."""
+    return as_rows([(agent,) for agent in sorted(agents)], APART)
 
 
 def _part(dialect: str, at: int, col: Column[Any]) -> str:

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from control_plane.api.agents_uplink import SYNCS_WAITING_MAX
 from control_plane.api.errors import BUSY_S
 from control_plane.cli.commands import main
 from control_plane.operations.audit_books import check_books
 from control_plane.operations.reclaim_leases import expire_silent, leave_lost_in_limbo
+from control_plane.operations.sync_together import WAITING_MAX
 from protocol.codec import encode_msgpack
 from protocol.leases import Grant, LeaseReport
 from protocol.uplink_messages import ENROLL_PATH, MSGPACK, SYNC_PATH, Ask, CustomerSync, SyncReply, SyncRequest
@@ -226,14 +226,14 @@ class Crowded:
     """Turns for which many wait already."""
 
     def statistics(self) -> Any:
-        return type("Statistics", (), {"tasks_waiting": SYNCS_WAITING_MAX})
+        return type("Statistics", (), {"tasks_waiting": WAITING_MAX})
 
 
 def test_who_comes_when_hundreds_wait_is_told_when_to_come_again(
     client: Any, app: Any, holder: Holder, tokens: Any
 ) -> None:
     holder.sync()
-    app.state.sync_turns = app.state.joining_turns = Crowded()
+    app.state.sync_desk._threads = app.state.joining_turns = Crowded()
     joining = client.post(ENROLL_PATH, json={"join_token": tokens.join, "name": "late"})
     for answer in (holder.post(), joining):
         assert (answer.status_code, answer.json()["code"]) == (503, "busy")

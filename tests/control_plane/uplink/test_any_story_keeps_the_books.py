@@ -23,7 +23,8 @@ from control_plane.operations.author import Author
 from control_plane.operations.change_customer import put_customer
 from control_plane.operations.change_subscription import SubscriptionOrder, order
 from control_plane.operations.reclaim_leases import SWEEPS
-from control_plane.operations.sync_agent import Synced, sync_agent
+from control_plane.operations.sync_agent import Sync, Synced, sync_agent, sync_agents
+from control_plane.operations.unit_of_work import NotTogether
 from control_plane.store import agents, allowances, tables
 from control_plane.store.catalog import FeatureRow
 from control_plane.store.database import Connection, Database
@@ -210,6 +211,33 @@ class Story:
     def report(self, who: int, _: int, __: int, how: int) -> None:
         self.sync(self.agents[who], heard=how > 0)
 
+    def all_speak_at_once(self, who: int, pick: int, need: int, how: int) -> None:
+        """Answered in one transaction, they are told, and leave behind, what they would one after the other."""
+        syncs = []
+        for at, agent in enumerate(self.agents):
+            if (at + who + how) % 3:
+                counter, _, scope = COUNTERS[(pick + at * (how % 2)) % len(COUNTERS)]
+                lease = f"l{next(numbers)}"
+                user = "ann" if scope is Scope.USER and need % 2 else ""
+                agent.asks[lease] = (NAMES[pick % 2], Ask(lease, counter, user, need, need * 30, max(need // 2, 1)))
+            syncs.append(Sync(agent.name, self.words(agent), self.now_ms))
+
+        def one_by_one(connection: Connection) -> Any:
+            return [sync_agent(connection, *sync) for sync in syncs], traces(connection)
+
+        def together(connection: Connection) -> Any:
+            return sync_agents(connection, syncs), traces(connection)
+
+        expected = self.database.run(one_by_one, keep=False)
+        try:
+            outcomes, left = self.database.run(together)
+        except NotTogether:
+            return
+        assert (outcomes, left) == expected
+        for agent, outcome in zip(self.agents, outcomes, strict=True):
+            if isinstance(outcome, Synced):
+                self.adopt(agent, outcome.reply)
+
     def an_old_request_arrives(self, who: int, pick: int, *_: int) -> None:
         sent = self.agents[who].sent
         if sent:
@@ -250,6 +278,14 @@ class Story:
     # -- the exchange
 
     def sync(self, agent: Agent, *customers: CustomerSync, heard: bool = True) -> SyncRequest:
+        request = self.words(agent, *customers)
+        reply = self.deliver(agent, request)
+        if heard and reply is not None:
+            self.adopt(agent, reply)
+        return request
+
+    def words(self, agent: Agent, *customers: CustomerSync) -> SyncRequest:
+        """What it says now."""
         asks: dict[str, list[Ask]] = {}
         for customer, ask in agent.asks.values():
             asks.setdefault(customer, []).append(ask)
@@ -267,9 +303,6 @@ class Story:
             agent.journal, agent.boot, agent.nonce, (*named, *customers), reports, tuple(batches), not agent.introduced
         )
         agent.sent.append(request)
-        reply = self.deliver(agent, request)
-        if heard and reply is not None:
-            self.adopt(agent, reply)
         return request
 
     @staticmethod
@@ -360,10 +393,21 @@ def everything(connection: Connection) -> list[Any]:
     return [sorted(map(repr, connection.execute(select(table)))) for table in kept]
 
 
+def traces(connection: Connection) -> list[Any]:
+    """All that syncs leave behind; of numbers that the database draws, not which."""
+    names = ("allowances", "leases", "entries", "events", "event_conflicts", "rollups", "incarnations", "demands")
+    kept = [tables.metadata.tables[name] for name in names]
+    rows = [[column for column in table.c if column is not tables.entries.c.entry] for table in kept]
+    news = tables.metadata.tables["changes"]
+    said = select(news.c.customer, news.c.kind, news.c.agent).distinct()
+    return [sorted(map(repr, connection.execute(query))) for query in [*(select(*row) for row in rows), said]]
+
+
 MOVES = [
     *[Story.call] * 8,
     *[Story.ask] * 6,
     *[Story.report] * 4,
+    *[Story.all_speak_at_once] * 3,
     *[Story.land] * 3,
     *[Story.give_back] * 4,
     *[Story.an_old_request_arrives] * 3,

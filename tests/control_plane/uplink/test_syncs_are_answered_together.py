@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import msgspec
 import pytest
 
+from control_plane.operations.refusals import Busy
 from control_plane.operations.sync_agent import Synced
-from control_plane.operations.sync_together import SyncDesk
+from control_plane.operations.sync_together import TOGETHER_MAX, WAITING_MAX, SyncDesk
+from protocol.codec import MsgpackDecoder, encode_msgpack
 from protocol.events import Subject
-from protocol.uplink_messages import CustomerSync, FirstCall, SyncRequest
+from protocol.uplink_messages import CustomerSync, FirstCall, SyncReply, SyncRequest
 from protocol.violations import Violation
+
+read = MsgpackDecoder(SyncReply)
 
 
 def first_words(agent, *, boot=1):
@@ -20,68 +24,156 @@ def first_words(agent, *, boot=1):
     return SyncRequest(agent.journal, boot, agent.nonce, (CustomerSync("acme", 0, (call,)),), snapshot=True)
 
 
-def bring(desk, world, requests):
-    """All at once, from threads; what each was told, exceptions included."""
-    together = threading.Barrier(len(requests))
+class Desk:
+    """A desk and what it is brought."""
 
-    def one(agent, said):
-        together.wait(10)
-        try:
-            return desk.sync(agent.name, said, world.clock.now_ms())
-        except Violation as wrong:
-            return wrong
+    def __init__(self, world, database):
+        self.heard = []
+        self.desk = SyncDesk(database, world.clock, self.heard.append)
 
-    with ThreadPoolExecutor(len(requests)) as threads:
-        return list(threads.map(lambda pair: one(*pair), requests))
+    async def bring(self, requests):
+        """All at once; what each was told, exceptions included."""
+        answers = [None] * len(requests)
+
+        async def one(at, agent, said):
+            try:
+                answers[at] = await self.desk.sync(agent.name, encode_msgpack(said))
+            except Violation as wrong:
+                answers[at] = wrong
+
+        async with anyio.create_task_group() as tasks:
+            for at, (agent, said) in enumerate(requests):
+                tasks.start_soon(one, at, agent, said)
+        return answers
+
+
+@pytest.fixture
+def desk(world, database):
+    world.customer("acme", world.limit(amount=1_000))
+    return Desk(world, database)
 
 
 def test_everybody_is_answered_and_no_limit_is_passed(world, database):
     world.customer("acme", world.limit(amount=30))
     agents = world.agents(24)
-    answers = bring(SyncDesk(database), world, [(agent, first_words(agent)) for agent in agents])
-    assert all(isinstance(answer, Synced) for answer in answers)
-    granted = [grant for answer in answers for grant in answer.reply.grants]
+    answers = anyio.run(Desk(world, database).bring, [(agent, first_words(agent)) for agent in agents])
+    granted = [grant for answer in answers for grant in read(answer.body).grants]
     assert {grant.lease.rsplit(".", 1)[0] for grant in granted} <= {f"first-{agent.name}" for agent in agents}
     assert 0 < sum(grant.amount for grant in granted) <= 30
     assert world.books() == []
 
 
-def test_what_is_wrong_with_one_undoes_no_other(world, database):
-    world.customer("acme", world.limit(amount=1_000))
+def test_what_is_wrong_with_one_undoes_no_other(world, desk):
     agents = world.agents(12)
     requests = [(agent, first_words(agent, boot=2**31 if at == 5 else 1)) for at, agent in enumerate(agents)]
-    answers = bring(SyncDesk(database), world, requests)
+    answers = anyio.run(desk.bring, requests)
     assert isinstance(answers[5], Violation)
     assert answers[5].field == "boot"
-    assert all(isinstance(answer, Synced) for at, answer in enumerate(answers) if at != 5)
+    assert all(isinstance(answer.outcome, Synced) for at, answer in enumerate(answers) if at != 5)
+    assert len(desk.heard) == 11
+    assert world.books() == []
+
+
+def test_nonsense_among_them_is_told_to_who_said_it(world, desk):
+    agents = world.agents(3)
+
+    async def bring():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(desk.desk.sync, agents[0].name, encode_msgpack(first_words(agents[0])))
+            with pytest.raises(Violation):
+                await desk.desk.sync(agents[1].name, b"\xc1")
+            tasks.start_soon(desk.desk.sync, agents[2].name, encode_msgpack(first_words(agents[2])))
+
+    anyio.run(bring)
+    assert len(desk.heard) == 2
+
+
+def note_transactions(database, monkeypatch):
+    """How many agents were answered in each transaction; the first waits until it is told to go on."""
+    sizes, go_on, run = [], threading.Event(), database.run
+
+    def noted(work):
+        sizes.append(len(work.keywords["syncs"]))
+        go_on.wait(10)
+        return run(work)
+
+    monkeypatch.setattr(database, "run", noted)
+    return sizes, go_on
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_on_sqlite_those_that_wait_share_a_commit(world, desk, database, monkeypatch):
+    agents = world.agents(TOGETHER_MAX + 3)
+    sizes, go_on = note_transactions(database, monkeypatch)
+
+    async def bring():
+        async with anyio.create_task_group() as tasks:
+            for agent in agents:
+                tasks.start_soon(desk.desk.sync, agent.name, encode_msgpack(first_words(agent)))
+            await anyio.wait_all_tasks_blocked()
+            go_on.set()
+
+    anyio.run(bring)
+    assert sizes == [1, TOGETHER_MAX, 2]
+    assert len(desk.heard) == len(agents)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_an_agent_says_twice_is_answered_one_after_the_other(world, desk, database, monkeypatch):
+    agents = world.agents(2)
+    sizes, go_on = note_transactions(database, monkeypatch)
+    said = [(agent, first_words(agent)) for agent in (agents[0], agents[1], agents[1], agents[1])]
+
+    async def bring():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(desk.bring, said)
+            await anyio.wait_all_tasks_blocked()
+            go_on.set()
+
+    anyio.run(bring)
+    assert sizes == [1, 1, 1, 1]
     assert world.books() == []
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_on_sqlite_those_that_wait_share_a_commit(world, database, monkeypatch):
-    world.customer("acme", world.limit(amount=1_000))
-    agents, desk, transactions = world.agents(24), SyncDesk(database), []
-    run, go_on = database.run, threading.Event()
-    monkeypatch.setattr(database, "run", lambda work: transactions.append(work) or run(work))
+@pytest.mark.parametrize("who", range(4))
+def test_whoever_is_called_off_while_it_waits_keeps_nobody_waiting(world, desk, database, monkeypatch, who):
+    agents = world.agents(4)
+    _, go_on = note_transactions(database, monkeypatch)
 
-    def keep_the_writer():
-        with database.transaction():
-            go_on.wait(10)
+    async def bring():
+        scopes = [anyio.CancelScope() for _ in agents]
 
-    with ThreadPoolExecutor(25) as threads:
-        kept = threads.submit(keep_the_writer)
-        asked = [threads.submit(desk.sync, one.name, first_words(one), world.clock.now_ms()) for one in agents]
-        while len(desk._line) < len(agents) - 1:  # all but the one that leads
-            go_on.wait(0.001)
-        go_on.set()
-        kept.result(10)
-        assert all(isinstance(one.result(10), Synced) for one in asked)
-    assert len(transactions) == 2
+        async def one(agent, scope):
+            with scope:
+                await desk.desk.sync(agent.name, encode_msgpack(first_words(agent)))
+
+        async with anyio.create_task_group() as tasks:
+            for agent, scope in zip(agents, scopes, strict=True):
+                tasks.start_soon(one, agent, scope)
+            await anyio.wait_all_tasks_blocked()
+            scopes[who].cancel()
+            if who == 1:  # the next that would lead
+                scopes[2].cancel()
+            go_on.set()
+        with anyio.fail_after(10):
+            again = await desk.bring([(agents[3], first_words(agents[3]))])
+        assert isinstance(again[0].outcome, Synced)
+
+    anyio.run(bring)
+    assert world.books() == []
 
 
-def test_the_answer_is_the_same_as_alone(world, database):
-    world.customer("acme", world.limit(amount=1_000))
+def test_the_answer_is_the_same_as_alone(world, desk):
     agent = world.agents(1)[0]
     alone = world.sync(agent.name, first_words(agent))
-    again = SyncDesk(database).sync(agent.name, first_words(agent), world.clock.now_ms())
-    assert msgspec.to_builtins(again.reply) == msgspec.to_builtins(alone.reply)
+    again = anyio.run(desk.bring, [(agent, first_words(agent))])[0]
+    assert read(again.body) == msgspec.convert(msgspec.to_builtins(alone.reply), SyncReply)
+
+
+def test_who_comes_when_hundreds_wait_is_told_to_come_again(desk):
+    desk.desk._line.extend([None] * (WAITING_MAX - 1))
+    desk.desk.check_room()
+    desk.desk._line.append(None)
+    with pytest.raises(Busy):
+        desk.desk.check_room()
