@@ -26,6 +26,9 @@ class Role(StrEnum):
     METRICS = "metrics"
 
 
+_ROLES = {role.value: role for role in Role}
+
+
 class IssuedRole(StrEnum):
     """Roles that tokens are made for on request; an agent gets its own when it joins."""
 
@@ -58,11 +61,11 @@ def compose(role: Role, token: str, secret: str) -> str:
 def parse(text: str) -> Presented | None:
     """The parts of a token, or ``None`` for anything that cannot be one."""
     parts = text.split("_", maxsplit=3)
-    if len(parts) != 4 or parts[0] != "alt" or parts[1] not in set(Role):
+    if len(parts) != 4 or parts[0] != "alt" or parts[1] not in _ROLES:
         return None
     if not _ID.match(parts[2]) or not _SECRET.match(parts[3]):
         return None
-    return Presented(Role(parts[1]), parts[2], parts[3])
+    return Presented(_ROLES[parts[1]], parts[2], parts[3])
 
 
 def holds(

@@ -126,9 +126,14 @@ class ChangeFeed:
 
     async def _catch_up(self, cursor: int) -> None:
         """Another replica may have told the agent of rows that are not read here yet: they will be, in a moment."""
+        if not self._lags_behind(cursor):
+            return
         with anyio.move_on_after(CATCH_UP_S):
-            while not self._closed and (self._newest is None or cursor > self._newest):
+            while self._lags_behind(cursor):
                 await self._read.wait()
+
+    def _lags_behind(self, cursor: int) -> bool:
+        return not self._closed and (self._newest is None or cursor > self._newest)
 
     def _news(self, agent: str, cursor: int, arrived_ms: int | None) -> WatchReply | None:
         rows = self._rows[bisect_right(self._numbers, cursor) :]
