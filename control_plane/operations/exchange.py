@@ -139,7 +139,8 @@ class Exchange:
 
     def learn_wished_for(self, names: Iterable[tuple[str, str]]) -> None:
         """Load what stands where these (customer, lease) are asked for."""
-        for row in leases.wished_for(self.connection, self.agent, names):
+        wanted = list(names)
+        for row in (*leases.wished_for(self.connection, self.agent, wanted), *self.unit.lent_just_now(wanted)):
             if row.agent == self.agent:
                 self.rows[row.lease] = row
             else:

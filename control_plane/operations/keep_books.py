@@ -128,6 +128,7 @@ class Books:
         account.outstanding += row.granted
         account.changed = True
         leases.add(self.connection, [row])
+        self.unit.know(row)
         self._entries.append(Entry(row.key, ledger.GRANT, row.granted, "restored", lease=row.lease))
 
     def move(self, row: leases.Row, life: Life, movement: Movement, level: int = 0) -> leases.Row:

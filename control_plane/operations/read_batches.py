@@ -170,7 +170,7 @@ def _read(reading: Reading, batch: EventBatch, known: int, exchange: Exchange) -
         except Violation:
             reading.unreadable.append(Unreadable(batch.boot, seq, body, "undecodable"))
             continue
-        if event.corrects is None and any(amount < 0 for amount in event.amounts.values()):
+        if event.corrects is None and min((*event.amounts.values(), *event.tokens.values()), default=0) < 0:
             reading.unreadable.append(Unreadable(batch.boot, seq, body, "negative"))
             continue
         now_ms = exchange.now_ms

@@ -23,6 +23,7 @@ from control_plane.operations.keep_for_review import keep_for_review
 from control_plane.operations.read_batches import Reading, read_batches
 from control_plane.operations.recognise import hear_stranger, lost_leases, remember_exchange
 from control_plane.operations.register_start import quarantine, register_start
+from control_plane.operations.resolve_entitlement import Standing
 from control_plane.operations.settle_reports import find_leases, renew_leases, settle_reports
 from control_plane.operations.take_back_unheard import find_unheard, take_back_unheard
 from control_plane.operations.tell_thresholds import tell_moved
@@ -88,10 +89,20 @@ def sync_agents(connection: Connection, syncs: Sequence[Sync]) -> list[Synced | 
     exchanges: list[Exchange] = []
     outcomes = [_answer(unit, sync, exchanges) for sync in syncs]
     unit.write()
-    for exchange in exchanges:
-        tell_moved(connection, exchange.held, exchange.books.accounts, exchange.now_ms)
+    _tell_moved(unit, exchanges)
     unit.publish()
     return outcomes
+
+
+def _tell_moved(unit: UnitOfWork, exchanges: Sequence[Exchange]) -> None:
+    """Once for all of them: what use reaches and leaves again within one transaction, nobody was told."""
+    if exchanges:
+        held = Standing({}, {}, {}, {}, {}, {})
+        for exchange in exchanges:
+            held.entitlements.update(exchange.held.entitlements)
+            held.shadow.update(exchange.held.shadow)
+            held.authored.update(exchange.held.authored)
+        tell_moved(unit.connection, held, unit.accounts, max(exchange.now_ms for exchange in exchanges))
 
 
 def _answer(unit: UnitOfWork, sync: Sync, exchanges: list[Exchange]) -> Synced | TurnedAway:

@@ -49,6 +49,7 @@ class _Waiting:
     body: bytes
     bell: anyio.Event = field(default_factory=anyio.Event)
     leads: bool = False
+    gone: bool = False
     sync: Sync | None = None
     answer: Answer | None = None
     error: Exception | None = None
@@ -104,6 +105,7 @@ class SyncDesk:
         try:
             await mine.bell.wait()
         except BaseException:  # called off
+            mine.gone = True
             if mine in self._line:
                 self._line.remove(mine)
             if mine.leads and not mine.is_done:
@@ -117,7 +119,8 @@ class SyncDesk:
         try:
             await to_thread.run_sync(self._carry_out, batch, limiter=self._threads)
         finally:
-            self._line.extendleft(one for one in reversed(batch[1:]) if not one.is_done)  # called off before it began
+            # Called off before the thread began: whoever is still there is next.
+            self._line.extendleft(one for one in reversed(batch[1:]) if not one.is_done and not one.gone)
             for one in batch:
                 if one.is_done:
                     one.bell.set()
@@ -162,8 +165,12 @@ class SyncDesk:
                 one.error = error
 
     def _take(self, one: _Waiting, outcome: Outcome) -> None:
-        if isinstance(outcome, TurnedAway):
-            one.answer = Answer(outcome, b"")
-            return
-        self._heard(outcome)
-        one.answer = Answer(outcome, encode_msgpack(outcome.reply))
+        """It is committed: whatever goes wrong from here on is told to this one alone."""
+        try:
+            if isinstance(outcome, TurnedAway):
+                one.answer = Answer(outcome, b"")
+                return
+            self._heard(outcome)
+            one.answer = Answer(outcome, encode_msgpack(outcome.reply))
+        except Exception as error:  # noqa: BLE001 - raised again in the task that brought it
+            one.error = error

@@ -59,7 +59,7 @@ class UnitOfWork:
         self._holders: dict[str, HolderRow | None] = {}
         self._asked: dict[Place, dict[str, Together]] = {}
         self._used: dict[Key, dict[str, leases.Used]] = {}
-        self._lent: list[leases.Row] = []
+        self._lent: dict[tuple[str, str], leases.Row] = {}
         self._entries: list[tuple[Entry, int]] = []
         self._demands: dict[tuple[Place, str], tuple[Demand, int]] = {}
         self._serials: list[tuple[Incarnation, int]] = []
@@ -126,11 +126,20 @@ class UnitOfWork:
 
     def lend(self, rows: Sequence[leases.Row]) -> None:
         """New leases."""
-        self._lent += rows
         for row in rows:
-            if (parts := self._used.get(row.key)) is not None:
-                mine = parts.get(row.agent, NOTHING_USED)
-                parts[row.agent] = mine._replace(central=mine.central or row.central)
+            self._lent[row.customer, row.lease] = row
+            self.know(row)
+
+    def lent_just_now(self, names: Iterable[tuple[str, str]]) -> list[leases.Row]:
+        """Those of these (customer, lease) that were lent in this transaction, and are not written yet."""
+        return [row for name in names if (row := self._lent.get(name)) is not None]
+
+    def know(self, row: leases.Row) -> None:
+        """A lease that was not known when what is used was read; nothing is used of it yet."""
+        if (parts := self._used.get(row.key)) is not None:
+            whose = self._part_of(row)
+            mine = parts.get(whose, NOTHING_USED)
+            parts[whose] = mine._replace(central=mine.central or row.central)
 
     def move(self, before: leases.Row, after: leases.Row) -> None:
         """A lease was moved on; to be saved by whoever moves it."""
@@ -140,7 +149,7 @@ class UnitOfWork:
         if after.status == leases.CLOSED and before.central:
             del self._used[before.key]  # whether others are lent call by call, only the database knows
             return
-        whose = before.agent if before.agent in self._apart else ""
+        whose = self._part_of(before)
         mine, left = parts[whose], NOTHING_USED if after.status == leases.CLOSED else after
         parts[whose] = mine._replace(
             settled=mine.settled + left.settled - before.settled,
@@ -158,8 +167,8 @@ class UnitOfWork:
 
     def write_leases(self) -> None:
         """Write new leases, for whoever is about to read what is lent."""
-        leases.add(self.connection, self._lent)
-        self._lent = []
+        leases.add(self.connection, list(self._lent.values()))
+        self._lent = {}
 
     def write(self) -> None:
         """Write everything but the news."""
@@ -183,6 +192,9 @@ class UnitOfWork:
             raise NotTogether
         changes.append(self.connection, list(self._changes), max(self._changes.values(), default=0))
         self._changes = {}
+
+    def _part_of(self, row: leases.Row) -> str:
+        return row.agent if row.agent in self._apart else ""
 
     def _write_demands(self) -> None:
         demands.note(self.connection, [(place, row, at_ms) for (place, _), (row, at_ms) in self._demands.items()])

@@ -22,6 +22,8 @@ from trio._core import _run as scheduler
 from trio.testing import MockClock
 
 import control_plane.clock
+from control_plane.api import agents_uplink
+from tests.simulation.planes import UnhurriedDesk
 from tests.simulation.standstill import Queue
 
 
@@ -39,6 +41,7 @@ def decided_by(seed: int) -> Iterator[None]:
         mock.patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True),
         mock.patch.object(trio.to_thread, "run_sync", inline),
         mock.patch.object(anyio._backends._trio, "run_sync", inline),  # it has imported the name
+        mock.patch.object(agents_uplink, "SyncDesk", UnhurriedDesk),
         mock.patch.object(control_plane.clock, "secrets", drawn),
         mock.patch.object(secrets, "token_bytes", lambda size: bytes.fromhex(_hex(dice, size))),  # migrations draw, too
     ):

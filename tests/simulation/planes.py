@@ -14,6 +14,7 @@ from litestar import Litestar
 from sqlalchemy import Connection, event, exc
 
 from control_plane.app import create_app, new_state
+from control_plane.operations.sync_together import SyncDesk
 from control_plane.store.database import Database
 from tests.simulation.chronicle import Chronicle
 from tests.simulation.faults import Blow, Fuse, Killed
@@ -24,6 +25,30 @@ DOING: ContextVar[str] = ContextVar("doing", default="background")
 
 _SPARE: list[Litestar] = []
 """Applications of processes that ended. Their routes take longer to read than a world takes for a virtual minute."""
+
+
+ON_ITS_WAY_S = 0.03
+"""For how long a thread that answers syncs is on its way at most."""
+
+
+class UnhurriedDesk(SyncDesk):
+    """While its thread is on its way others come, and are answered in the same transaction: work that is done here and
+    now would leave nobody the time."""
+
+    async def _lead(self) -> None:
+        self._led = True
+        await trio.sleep(random.uniform(0, ON_ITS_WAY_S))
+        await super()._lead()
+
+    def _carry_out(self, batch: list[Any]) -> None:
+        if len(batch) == 1:
+            super()._carry_out(batch)
+            return
+        doing = DOING.set("sync of several")  # no single message's
+        try:
+            super()._carry_out(batch)
+        finally:
+            DOING.reset(doing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,8 +166,9 @@ def test_what_no_lease_paid_is_debited_and_a_correction_gives_back(world: Any, a
     assert world.books() == []
 
 
-def test_a_negative_amount_that_corrects_nothing_is_kept_for_people(world: Any, acme: Any) -> None:
-    reply = world.agent().upload(world.event("acme", {"requests": -1}))
+@pytest.mark.parametrize("said", [{"amounts": {"requests": -1}}, {"amounts": {"requests": 1}, "tokens": {"input": -1}}])
+def test_a_negative_amount_that_corrects_nothing_is_kept_for_people(world: Any, acme: Any, said: Any) -> None:
+    reply = world.agent().upload(world.event("acme", **said))
     assert [problem.code for problem in reply.event_problems] == ["negative"]
     assert total(world) == 0
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import delete
 
+from control_plane.operations.learn_again import say_restored
 from control_plane.operations.sync_agent import Sync, TurnedAway, sync_agent, sync_agents
+from control_plane.operations.take_custody import take_custody
 from control_plane.operations.unit_of_work import NotTogether
+from control_plane.store import tables
 from protocol.leases import LeaseReport
 from protocol.uplink_messages import Ask, CustomerSync
 
@@ -157,3 +161,37 @@ def test_who_notices_a_restore_is_answered_in_a_transaction_of_its_own(world, cr
     (after,) = world.database.run(lambda connection: sync_agents(connection, syncs[:1]))
     assert after.reply.generation != name
     assert not after.reply.grants
+
+
+def test_of_two_that_ask_under_one_id_the_second_gets_nothing(world, crowd):
+    limit = world.limit(amount=100)
+    world.customer("acme", limit)
+    outcomes = together(world, [asks(agent, limit, 5, lease="one") for agent in crowd[:2]])
+    assert [len(outcome.reply.grants) for outcome in outcomes] == [1, 0]
+    assert outcomes[1].reply.unknown_leases == ("one",)
+
+
+def test_leases_that_a_restored_database_forgot_are_taken_in_beside_those_it_knows(world, database):
+    limit = world.limit(amount=10_000)
+    world.customer("acme", limit)
+    now_ms = world.clock.now_ms()
+    database.run(lambda connection: take_custody(connection, None, b"k" * 32, 10, now_ms, grace_days=34))
+    crowd = world.agents(3)
+    (name,) = {agent.sync().generation for agent in crowd}
+    held = [agent.borrow("acme", limit, 100) for agent in crowd]
+
+    def forget(connection):
+        gone = [grant.lease for grant in held[1:]]
+        for table in (tables.leases, tables.entries):
+            connection.execute(delete(table).where(table.c.lease.in_(gone)))
+        connection.execute(tables.allowances.update().values(outstanding=held[0].amount))
+        say_restored(connection, "operator", "a drill", now_ms + 1)
+
+    database.run(forget)
+    world.clock.advance(10)
+    words = []
+    for agent, grant in zip(crowd, held, strict=True):
+        report = LeaseReport(grant.lease, grant.amount, 5)
+        words.append((agent, agent.request(leases=[report], sealed=(grant,), snapshot=True, generation=name)))
+    outcomes = together(world, words)
+    assert [[one.lease for one in outcome.reply.renewed] for outcome in outcomes] == [[grant.lease] for grant in held]

@@ -164,6 +164,68 @@ def test_whoever_is_called_off_while_it_waits_keeps_nobody_waiting(world, desk, 
     assert world.books() == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_leader_and_a_follower_called_off_before_their_thread_begins_keep_nobody_waiting(
+    world, desk, database, monkeypatch
+):
+    agents = world.agents(5)
+    _, go_on = note_transactions(database, monkeypatch)
+    go_on.set()
+    scopes, take = [], SyncDesk._next
+
+    def take_and_call_off(self):
+        batch = take(self)
+        if len(batch) > 1:
+            scopes[2].cancel()
+            scopes[1].cancel()
+        return batch
+
+    async def one(agent, scope):
+        with scope:
+            await desk.desk.sync(agent.name, encode_msgpack(first_words(agent)))
+
+    async def bring():
+        scopes.extend(anyio.CancelScope() for _ in agents)
+        monkeypatch.setattr(SyncDesk, "_next", take_and_call_off)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                for agent, scope in zip(agents, scopes, strict=True):
+                    tasks.start_soon(one, agent, scope)
+            monkeypatch.setattr(SyncDesk, "_next", take)
+            await desk.bring([(agents[1], first_words(agents[1]))])
+
+    anyio.run(bring)
+    assert len(desk.heard) == 4  # but for the follower that was called off
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_goes_wrong_after_the_commit_is_told_to_whom_it_was_about(world, desk, database, monkeypatch):
+    agents = world.agents(4)
+    sizes, go_on = note_transactions(database, monkeypatch)
+
+    def hear(outcome):
+        if len(desk.heard) == 2:
+            desk.heard.append(None)
+            raise Violation("amounts", "cannot be counted", "something else")
+        desk.heard.append(outcome)
+
+    desk.desk._heard = hear
+    answers = []
+
+    async def bring():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect)
+            await anyio.wait_all_tasks_blocked()
+            go_on.set()
+
+    async def collect():
+        answers.extend(await desk.bring([(agent, first_words(agent)) for agent in agents]))
+
+    anyio.run(bring)
+    assert sizes == [1, 3]
+    assert [isinstance(answer, Violation) for answer in answers] == [False, False, True, False]
+
+
 def test_the_answer_is_the_same_as_alone(world, desk):
     agent = world.agents(1)[0]
     alone = world.sync(agent.name, first_words(agent))
