@@ -28,7 +28,7 @@ test-frameworks: export PYTHONDONTWRITEBYTECODE =
 test-frameworks: $(READY) $(LITELLM_READY) ## Run the tests inside LangChain, LiteLLM's proxy, and the OpenAI SDK 2.x: big programs that take minutes to start.
 	$(BIN)/pytest -m frameworks $(ARGS)
 
-properties: $(READY) ## Look for counterexamples to every property with fresh dice, for half an hour or so (ARGS="-k slice" for some).
+properties: $(READY) ## Look for counterexamples to every property with fresh dice: long (ARGS="tests/protocol" for some).
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "hypothesis and not frameworks" --hypothesis-profile search $(ARGS)
 
 lint: $(READY) ## Check formatting, lint, types and layers alone.

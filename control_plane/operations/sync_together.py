@@ -48,7 +48,6 @@ class _Waiting:
     agent: str
     body: bytes
     bell: anyio.Event = field(default_factory=anyio.Event)
-    leads: bool = False
     gone: bool = False
     sync: Sync | None = None
     answer: Answer | None = None
@@ -108,7 +107,7 @@ class SyncDesk:
             mine.gone = True
             if mine in self._line:
                 self._line.remove(mine)
-            if mine.leads and not mine.is_done:
+            if mine.bell.is_set() and not mine.is_done:  # it was to lead
                 self._pass_on()
             raise
 
@@ -129,7 +128,6 @@ class SyncDesk:
     def _pass_on(self) -> None:
         self._led = bool(self._line)
         if self._led:
-            self._line[0].leads = True
             self._line[0].bell.set()
 
     def _next(self) -> list[_Waiting]:
